@@ -1,0 +1,3 @@
+//! The command `embertune`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The fast implementation of [`Ops`](crate::Ops) on a CPU.

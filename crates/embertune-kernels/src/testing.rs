@@ -1,0 +1,1 @@
+//! What tests of this workspace share: gradient checks, comparisons, seeded inputs, a grid of sizes.

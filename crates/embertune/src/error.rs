@@ -1,0 +1,96 @@
+//! What can go wrong, in words that a user can act on: what failed, where, the value seen, the value allowed, and a hint.
+
+use std::path::PathBuf;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every error of the library. `Display` gives one line without a final period; [`Error::hint`] says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried: `read`, `write`, `create`, ...
+        action: &'static str,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A row of a data file is not what it should be.
+    #[error("{}:{line}: {problem}", path.display())]
+    Row {
+        /// The data file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What was seen and what is allowed.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A whole data file is not usable.
+    #[error("{}: {problem}", path.display())]
+    Data {
+        /// The data file.
+        path: PathBuf,
+        /// What was seen and what is allowed.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A model folder or a file in it is not usable.
+    #[error("{}: {problem}", path.display())]
+    Model {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was seen and what is allowed, with the tensor's name where there is one.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A setting, or a combination of settings, that cannot work.
+    #[error("{problem}")]
+    Setting {
+        /// The flag by name, the value seen, the values allowed.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// Training cannot go on.
+    #[error("step {step}: {problem}")]
+    Training {
+        /// Optimizer step, from 1.
+        step: usize,
+        /// What was seen, with the tensor or the rows.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Error::Io { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull => Some("free some space or choose another output path"),
+                std::io::ErrorKind::PermissionDenied => Some("check the permissions of the path"),
+                _ => None,
+            },
+            Error::Row { hint, .. }
+            | Error::Data { hint, .. }
+            | Error::Model { hint, .. }
+            | Error::Setting { hint, .. }
+            | Error::Training { hint, .. } => hint.as_deref(),
+        }
+    }
+
+    /// An [`Error::Io`] for `map_err`: `File::open(p).map_err(Error::io(p, "read"))`.
+    pub fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { path, action, source }
+    }
+}

@@ -1,0 +1,47 @@
+//! A ragged batch: the token ids of several texts, one after the other, without padding.
+
+use embertune_kernels::ops::Ragged;
+
+/// The tokens of several texts, and what each text brings with it.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Token ids of all texts, `[n_tokens]`.
+    pub ids: Vec<u32>,
+    /// Offsets, `[n_texts + 1]`; text `i` is `ids[cu_seqlens[i]..cu_seqlens[i + 1]]`.
+    pub cu_seqlens: Vec<u32>,
+    /// Number of leading tokens of each text that pooling leaves out (a prompt with `include_prompt: false`), `[n_texts]`.
+    pub skip: Vec<u32>,
+    /// The key of each text's dropout masks, `[n_texts]`. Zero where nothing is dropped.
+    pub keys: Vec<u64>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch { ids: Vec::new(), cu_seqlens: vec![0], skip: Vec::new(), keys: Vec::new() }
+    }
+}
+
+impl Batch {
+    /// Adds a text. `ids` is not empty.
+    pub fn push(&mut self, ids: &[u32], skip: u32, key: u64) {
+        self.ids.extend_from_slice(ids);
+        self.cu_seqlens.push(self.ids.len() as u32);
+        self.skip.push(skip);
+        self.keys.push(key);
+    }
+
+    /// Number of texts.
+    pub fn n_texts(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Number of tokens.
+    pub fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The form that the kernels take.
+    pub fn ragged(&self) -> Ragged<'_> {
+        Ragged { cu_seqlens: &self.cu_seqlens, keys: &self.keys }
+    }
+}

@@ -1,0 +1,5 @@
+//! Text to token ids, and token ids to ragged batches.
+
+pub mod batch;
+
+pub use batch::Batch;
