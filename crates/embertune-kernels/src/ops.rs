@@ -180,10 +180,10 @@ pub enum Pooling {
 pub struct AdamWStep {
     /// Learning rate of this step.
     pub lr: f32,
-    /// Decay of the first moment.
-    pub beta1: f32,
-    /// Decay of the second moment.
-    pub beta2: f32,
+    /// Decay of the first moment. In f64 because `1 - beta` is taken of it: in f32, `1 - 0.999` is off by 1.3e-5.
+    pub beta1: f64,
+    /// Decay of the second moment. `1 - beta2` is to be computed in f64, as torch does, then rounded.
+    pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f32,
     /// `w -= lr * weight_decay * w` before the Adam step.
