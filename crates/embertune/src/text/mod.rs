@@ -1,5 +1,9 @@
 //! Text to token ids, and token ids to ragged batches.
 
 pub mod batch;
+pub mod prompts;
+pub mod tokenizer;
 
 pub use batch::Batch;
+pub use prompts::{Prompts, Role};
+pub use tokenizer::{Tokenizer, Tokens};
