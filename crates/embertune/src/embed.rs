@@ -1,1 +1,161 @@
-//! Texts to vectors.
+//! Texts to vectors, many at once: sorted by length, in chunks of bounded size, equal texts once.
+
+use std::collections::HashMap;
+
+use embertune_kernels::Ops;
+
+use crate::error::{Error, Result};
+use crate::model::EmbeddingModel;
+use crate::progress::Progress;
+use crate::text::{Batch, Role, Tokens};
+
+pub mod files;
+
+/// At most this many tokens go through the model at once, unless a single text is longer. Bounds the activations of a BERT-base to
+/// about 250 MB (8192 tokens x (3072 + 4 x 768 + ...) x 4 bytes); larger chunks are no faster.
+const MAX_CHUNK_TOKENS: usize = 8192;
+
+/// Vectors, one per text, `[n_rows, dim]` row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Vectors {
+    /// All values.
+    pub values: Vec<f32>,
+    /// Width of a vector.
+    pub dim: usize,
+    /// How many of the texts were longer than the model reads, so that their ends are not in their vectors.
+    pub n_truncated: usize,
+}
+
+impl Vectors {
+    /// Vectors of texts that were not truncated.
+    ///
+    /// # Panics
+    /// Where `values` is no whole number of rows.
+    pub fn new(values: Vec<f32>, dim: usize) -> Vectors {
+        assert!(dim > 0 && values.len().is_multiple_of(dim), "{} values in rows of {dim}", values.len());
+        Vectors { values, dim, n_truncated: 0 }
+    }
+
+    /// Number of vectors.
+    pub fn n_rows(&self) -> usize {
+        self.values.len() / self.dim.max(1)
+    }
+
+    /// One vector.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.dim..][..self.dim]
+    }
+}
+
+/// The vectors of `texts`, in their order, with the prompt of `role`, of at most `max_len` tokens (default: the model's
+/// maximum). `batch_size` texts at most go through the model at once; results do not depend on it. Reports progress in texts,
+/// and notes how many of them are too long.
+///
+/// # Errors
+/// Where the texts can't be tokenized, or the model gives a value that is no finite number.
+pub fn embed<O: Ops>(
+    model: &EmbeddingModel<O>,
+    texts: &[&str],
+    role: Role,
+    max_len: Option<usize>,
+    batch_size: usize,
+    progress: &dyn Progress,
+) -> Result<Vectors> {
+    let name = match role {
+        Role::Query => "queries",
+        Role::Passage => "passages",
+    };
+    progress.start(&format!("embedding {name}"), texts.len() as u64);
+    let tokens = model.tokenize(texts, role, max_len)?;
+    let groups = group_equal(&tokens);
+    let dim = model.dim();
+    let mut values = vec![0.0; texts.len() * dim];
+    for chunk in chunks(&tokens, &groups, batch_size.max(1)) {
+        let mut batch = Batch::default();
+        for group in chunk {
+            let Tokens { ids, prompt_len, .. } = &tokens[group[0]];
+            batch.push(ids, *prompt_len, 0);
+        }
+        let vectors = model.encode(&batch);
+        for (group, vector) in chunk.iter().zip(vectors.chunks_exact(dim)) {
+            if vector.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Setting {
+                    problem: format!("the vector of text {} has values that are no finite numbers", group[0] + 1),
+                    hint: Some("the model's weights are damaged: embed with the model that it was made from".into()),
+                });
+            }
+            for &text in group {
+                values[text * dim..][..dim].copy_from_slice(vector);
+            }
+        }
+        progress.advance(chunk.iter().map(|group| group.len() as u64).sum());
+    }
+    progress.finish();
+    let n_truncated = tokens.iter().filter(|t| t.truncated).count();
+    if n_truncated > 0 {
+        let limit = model.max_seq_length().min(max_len.unwrap_or(usize::MAX));
+        let percent = 100.0 * n_truncated as f64 / texts.len() as f64;
+        progress.note(&format!(
+            "{n_truncated} of {} {name} ({percent:.1} %) are longer than {limit} tokens and are cut there",
+            texts.len()
+        ));
+    }
+    Ok(Vectors { values, dim, n_truncated })
+}
+
+/// The texts with equal tokens, as lists of indices; the longest texts first, so that memory is at its peak at the start.
+fn group_equal(tokens: &[Tokens]) -> Vec<Vec<usize>> {
+    let mut group_of: HashMap<(&[u32], u32), usize> = HashMap::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (i, Tokens { ids, prompt_len, .. }) in tokens.iter().enumerate() {
+        let group = *group_of.entry((ids, *prompt_len)).or_insert(groups.len());
+        if group == groups.len() {
+            groups.push(Vec::new());
+        }
+        groups[group].push(i);
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(tokens[group[0]].ids.len()));
+    groups
+}
+
+/// Cuts the groups into chunks of at most `batch_size` groups and [`MAX_CHUNK_TOKENS`] tokens, but at least one group.
+fn chunks<'a>(
+    tokens: &'a [Tokens],
+    groups: &'a [Vec<usize>],
+    batch_size: usize,
+) -> impl Iterator<Item = &'a [Vec<usize>]> {
+    let mut rest = groups;
+    std::iter::from_fn(move || {
+        // The first text is the longest of its chunk.
+        let longest = tokens[rest.first()?[0]].ids.len();
+        let n = batch_size.min(MAX_CHUNK_TOKENS / longest).clamp(1, rest.len());
+        let (chunk, after) = rest.split_at(n);
+        rest = after;
+        Some(chunk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(ids: &[u32]) -> Tokens {
+        Tokens { ids: ids.to_vec(), prompt_len: 0, truncated: false }
+    }
+
+    #[test]
+    fn equal_texts_form_one_group_and_longer_groups_come_first() {
+        let all = [&[1, 2][..], &[1, 2, 3], &[1, 2], &[9]].map(tokens);
+        assert_eq!(group_equal(&all), [vec![1], vec![0, 2], vec![3]]);
+    }
+
+    #[test]
+    fn chunks_hold_every_group_once_within_both_bounds() {
+        let lengths = [20_000_usize, 8192, 5000, 4096, 4096, 3000, 10, 10, 10, 1];
+        let all = lengths.map(|n| tokens(&vec![7; n]));
+        let groups: Vec<_> = (0..lengths.len()).map(|i| vec![i]).collect();
+        let cut: Vec<Vec<usize>> = chunks(&all, &groups, 3).map(|chunk| chunk.iter().map(|g| g[0]).collect()).collect();
+        assert_eq!(cut, [vec![0], vec![1], vec![2], vec![3, 4], vec![5, 6], vec![7, 8, 9]]);
+        assert_eq!(chunks(&all, &[], 3).count(), 0);
+    }
+}

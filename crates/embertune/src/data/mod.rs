@@ -1,5 +1,14 @@
 //! Rows of training and evaluation data, and where they come from.
 
+pub mod atomic;
 pub mod example;
+pub mod identity;
+pub mod jsonl;
+pub mod lines;
+pub mod object;
+pub mod pool;
 
 pub use example::Example;
+pub use identity::TextId;
+pub use jsonl::{Row, read_examples, read_pool, read_rows, read_texts};
+pub use pool::Pool;

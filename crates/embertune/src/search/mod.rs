@@ -1,1 +1,5 @@
-//! search.
+//! Nearest neighbours of queries among candidates.
+
+pub mod exact;
+
+pub use exact::{Hit, top_k};

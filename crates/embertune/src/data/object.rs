@@ -1,0 +1,123 @@
+//! One line of a JSON-lines file as an object whose fields are texts, with errors that name the place.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// A JSON object and where it stands.
+pub struct Object<'a> {
+    path: &'a Path,
+    line: usize,
+    /// The fields in the order of the file.
+    pub fields: Map<String, Value>,
+}
+
+/// The texts of a list field, and how the file spelled them.
+pub struct TextList {
+    /// The texts, none empty.
+    pub texts: Vec<String>,
+    /// Whether the file has one string in the place of the list.
+    pub was_string: bool,
+}
+
+impl<'a> Object<'a> {
+    /// Parses one line.
+    ///
+    /// # Errors
+    /// Where the line is not valid JSON or no object.
+    pub fn parse(path: &'a Path, line: usize, text: &str) -> Result<Object<'a>> {
+        let mut object = Object { path, line, fields: Map::new() };
+        match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => object.fields = fields,
+            Ok(other) => {
+                let hint = match other {
+                    Value::Array(_) => "put each row on its own line: `jq -c '.[]' in.json > out.jsonl`",
+                    _ => "every line is one object in braces",
+                };
+                return Err(object.error(format!("found {}, expected a JSON object", kind_of(&other)), hint));
+            }
+            Err(error) => {
+                // serde_json counts lines within this one; only its column helps.
+                let what = error.to_string();
+                let what = what.split(" at line ").next().unwrap_or_default();
+                let hint = match (text.trim_end(), error.is_eof()) {
+                    ("[", _) => "put each row on its own line: `jq -c '.[]' in.json > out.jsonl`",
+                    (_, true) => "every object stands on one line, whole: `jq -c . in.json > out.jsonl`",
+                    (_, false) => "every line is one JSON object",
+                };
+                return Err(object.error(format!("not valid JSON: {what} at column {}", error.column()), hint));
+            }
+        }
+        Ok(object)
+    }
+
+    /// Whether the field is there and not `null`.
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(|value| !value.is_null())
+    }
+
+    /// A field that must be a string that is not blank.
+    pub fn text(&self, field: &str) -> Result<String> {
+        match self.get(field)? {
+            Value::String(text) => self.not_blank(text, &format!("field `{field}`")),
+            other => Err(self.wrong_type(field, other, "a string")),
+        }
+    }
+
+    /// A field that must be a list of strings, none blank. A string is taken as a list of one.
+    pub fn texts(&self, field: &str) -> Result<TextList> {
+        match self.get(field)? {
+            Value::String(text) => {
+                Ok(TextList { texts: vec![self.not_blank(text, &format!("field `{field}`"))?], was_string: true })
+            }
+            Value::Array(items) => {
+                let texts = items.iter().enumerate().map(|(i, item)| match item {
+                    Value::String(text) => self.not_blank(text, &format!("item {} of field `{field}`", i + 1)),
+                    other => Err(self.wrong_type(field, other, "strings as items")),
+                });
+                Ok(TextList { texts: texts.collect::<Result<_>>()?, was_string: false })
+            }
+            other => Err(self.wrong_type(field, other, "a list of strings")),
+        }
+    }
+
+    /// An error at this line.
+    pub fn error(&self, problem: String, hint: &str) -> Error {
+        Error::Row { path: self.path.to_path_buf(), line: self.line, problem, hint: Some(hint.into()) }
+    }
+
+    fn get(&self, field: &str) -> Result<&Value> {
+        self.fields.get(field).filter(|value| !value.is_null()).ok_or_else(|| {
+            let seen: Vec<_> = self.fields.keys().map(|key| format!("`{key}`")).collect();
+            let seen = if seen.is_empty() { "no fields".into() } else { seen.join(", ") };
+            self.error(format!("field `{field}` is missing; found {seen}"), "rename the field, or add it")
+        })
+    }
+
+    fn not_blank(&self, text: &str, what: &str) -> Result<String> {
+        if text.trim().is_empty() {
+            return Err(self.error(format!("{what} is an empty string"), "fill it in, or remove it"));
+        }
+        Ok(text.to_string())
+    }
+
+    fn wrong_type(&self, field: &str, seen: &Value, expected: &str) -> Error {
+        self.error(
+            format!("field `{field}` has {}, expected {expected}", kind_of(seen)),
+            "put texts in quotation marks",
+        )
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
