@@ -47,8 +47,11 @@ def main():
     parser.add_argument("pool", type=Path)
     parser.add_argument("--query-max", type=int, default=64, help="tokens, special ones included")
     parser.add_argument("--passage-max", type=int, default=256, help="tokens, special ones included")
+    parser.add_argument("--threads", type=int, help="torch's threads (default: its own choice)")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     test = read_jsonl(args.test)
     pool = [text for row in read_jsonl(args.pool) for text in row["context"]]

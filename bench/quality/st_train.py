@@ -8,13 +8,13 @@ MultipleNegativesRankingLoss (InfoNCE with in-batch negatives and the hard negat
 AdamW, transformers' linear schedule with ceil(0.1 * steps) warm-up steps, gradient norm cut at
 1.0, weight decay 0, one epoch, last incomplete batch dropped. A plain loop instead of
 SentenceTransformerTrainer, because the loop fixes the order of the rows and lets queries and
-passages have different maximum lengths; the two agree to 1e-5 on equal batches.
+passages have different maximum lengths.
 
 TRAIN.jsonl has rows {"query","pos":[text],"neg":[text]}; the first of each list is used.
 Writes the trained folder OUT and in it
 - losses.jsonl {"step","loss","grad_norm","lr"}: step from 1, loss before the step, gradient norm
   before it is cut, lr that the step used;
-- st_train.json: settings, versions, seconds, speed, peak memory.
+- st_train.json: settings, versions, seconds (wall clock and CPU), speed, peak memory.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def main():
 
     args.out.mkdir(parents=True, exist_ok=True)
     step_seconds, step_tokens = [], []
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     with open(args.out / "losses.jsonl", "w", encoding="utf-8") as log:
         for step, columns in enumerate(batches, start=1):
             step_start = time.perf_counter()
@@ -107,7 +107,7 @@ def main():
             log.flush()
             step_seconds.append(time.perf_counter() - step_start)
             step_tokens.append(tokens)
-    train_seconds = time.perf_counter() - start
+    train_seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
 
     model.eval()
     model.save(str(args.out), create_model_card=False)
@@ -117,6 +117,7 @@ def main():
         "steps": len(batches),
         "warmup_steps": warmup_steps,
         "train_seconds": train_seconds,
+        "cpu_seconds": cpu_seconds,
         "examples_per_second": args.batch * len(step_seconds[skip:]) / timed_seconds,
         "tokens_per_second": sum(step_tokens[skip:]) / timed_seconds,
         "tokens": sum(step_tokens),
