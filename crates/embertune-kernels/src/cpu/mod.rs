@@ -1,1 +1,227 @@
-//! The fast implementation of [`Ops`](crate::Ops) on a CPU.
+//! The fast implementation of [`Ops`] on a CPU.
+//!
+//! Element-wise loops are written once and compiled for several instruction sets ([`Isa`]), one of which is chosen when a
+//! [`Cpu`] is made. Matrix products go through crate `gemm`. Work is spread over the rayon pool that a call is made in,
+//! split over outputs in blocks that do not depend on the number of threads, so neither do the results, bit for bit.
+
+mod activation;
+mod adamw;
+mod attention;
+mod buffer;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod isa;
+mod layer_norm;
+mod linear;
+mod math;
+pub mod matmul;
+mod normalize;
+mod pooling;
+mod rows;
+mod scatter;
+
+pub use buffer::Buffer;
+pub use isa::Isa;
+
+use crate::dropout::Dropout;
+use crate::ops::{
+    Activation, AdamWStep, AttentionSaved, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling, Ragged,
+    RelativeBias, Weight,
+};
+use buffer::Pool;
+use isa::Detected;
+
+/// Operations on this machine's CPU, in `f32`.
+///
+/// Its buffers come from a pool that lives as long as they do; a clone shares the pool.
+#[derive(Clone)]
+pub struct Cpu {
+    isa: Detected,
+    pool: Pool,
+}
+
+impl Cpu {
+    /// With the widest instruction set that the machine has.
+    pub fn new() -> Self {
+        Cpu { isa: Detected::widest(), pool: Pool::default() }
+    }
+
+    /// With this instruction set for the element-wise loops; `None` where the machine does not have it.
+    /// Matrix products always use the widest.
+    pub fn with_isa(isa: Isa) -> Option<Self> {
+        Detected::new(isa).map(|isa| Cpu { isa, pool: Pool::default() })
+    }
+
+    /// The instruction set of the element-wise loops.
+    pub fn isa(&self) -> Isa {
+        self.isa.isa()
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Cpu::new()
+    }
+}
+
+impl Ops for Cpu {
+    type Buf = Buffer;
+    type Packed = ();
+
+    fn upload(&self, values: &[f32]) -> Buffer {
+        let mut buffer = self.pool.take(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+
+    fn download(&self, buf: &Buffer) -> Vec<f32> {
+        buf.to_vec()
+    }
+
+    fn zeros(&self, len: usize) -> Buffer {
+        self.pool.zeros(len)
+    }
+
+    fn set_zero(&self, buf: &mut Buffer) {
+        elementwise::set_zero(buf);
+    }
+
+    fn len(&self, buf: &Buffer) -> usize {
+        buf.len()
+    }
+
+    fn pack(&self, _master: &Buffer, _rows: usize, _cols: usize) {}
+
+    fn embedding_forward(&self, lookups: &[Lookup<'_, Buffer>], width: usize) -> Buffer {
+        embedding::embedding_forward(self, lookups, width)
+    }
+
+    fn embedding_backward(
+        &self,
+        d_y: &Buffer,
+        rows: &[u32],
+        padding_row: Option<u32>,
+        width: usize,
+        d_table: &mut Buffer,
+    ) {
+        embedding::embedding_backward(self, d_y, rows, padding_row, width, d_table);
+    }
+
+    fn linear_forward(&self, x: &Buffer, w: Weight<'_, Self>, bias: Option<&Buffer>) -> Buffer {
+        linear::linear_forward(self, x, w, bias)
+    }
+
+    fn linear_backward(
+        &self,
+        d_y: &Buffer,
+        x: &Buffer,
+        w: Weight<'_, Self>,
+        grads: Option<LinearGrads<'_, Buffer>>,
+    ) -> Buffer {
+        linear::linear_backward(self, d_y, x, w, grads)
+    }
+
+    fn activation_forward(&self, x: &Buffer, act: Activation) -> Buffer {
+        activation::activation_forward(self, x, act)
+    }
+
+    fn activation_backward(&self, d_y: &Buffer, x: &Buffer, act: Activation) -> Buffer {
+        activation::activation_backward(self, d_y, x, act)
+    }
+
+    fn dropout_forward(&self, x: &Buffer, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Buffer {
+        dropout::dropout_forward(self, x, texts, dropout, width)
+    }
+
+    fn dropout_backward(&self, d_y: &Buffer, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Buffer {
+        dropout::dropout_backward(self, d_y, texts, dropout, width)
+    }
+
+    fn layer_norm_forward(
+        &self,
+        x: &Buffer,
+        residual: Option<&Buffer>,
+        texts: Ragged<'_>,
+        dropout: Option<Dropout>,
+        norm: Norm<'_, Buffer>,
+    ) -> (Buffer, NormSaved<Buffer>) {
+        layer_norm::layer_norm_forward(self, x, residual, texts, dropout, norm)
+    }
+
+    fn layer_norm_backward(
+        &self,
+        d_y: &Buffer,
+        saved: &NormSaved<Buffer>,
+        norm: Norm<'_, Buffer>,
+        d_gamma: &mut Buffer,
+        d_beta: &mut Buffer,
+    ) -> Buffer {
+        layer_norm::layer_norm_backward(self, d_y, saved, norm, d_gamma, d_beta)
+    }
+
+    fn attention_forward(
+        &self,
+        qkv: &Buffer,
+        texts: Ragged<'_>,
+        heads: Heads,
+        bias: Option<RelativeBias<'_, Buffer>>,
+        dropout: Option<Dropout>,
+    ) -> AttentionSaved<Buffer> {
+        attention::attention_forward(self, qkv, texts, heads, bias, dropout)
+    }
+
+    fn attention_backward(
+        &self,
+        d_context: &Buffer,
+        qkv: &Buffer,
+        saved: &AttentionSaved<Buffer>,
+        texts: Ragged<'_>,
+        heads: Heads,
+        bias: Option<RelativeBias<'_, Buffer>>,
+        d_bias_table: Option<&mut Buffer>,
+        dropout: Option<Dropout>,
+    ) -> Buffer {
+        attention::attention_backward(self, d_context, qkv, saved, texts, heads, bias, d_bias_table, dropout)
+    }
+
+    fn pool_forward(&self, x: &Buffer, texts: Ragged<'_>, skip: &[u32], pooling: Pooling, width: usize) -> Buffer {
+        pooling::pool_forward(self, x, texts, skip, pooling, width)
+    }
+
+    fn pool_backward(
+        &self,
+        d_y: &Buffer,
+        x: &Buffer,
+        texts: Ragged<'_>,
+        skip: &[u32],
+        pooling: Pooling,
+        width: usize,
+    ) -> Buffer {
+        pooling::pool_backward(self, d_y, x, texts, skip, pooling, width)
+    }
+
+    fn normalize_forward(&self, x: &Buffer, width: usize) -> Buffer {
+        normalize::normalize_forward(self, x, width)
+    }
+
+    fn normalize_backward(&self, d_y: &Buffer, x: &Buffer, width: usize) -> Buffer {
+        normalize::normalize_backward(self, d_y, x, width)
+    }
+
+    fn add_assign(&self, a: &mut Buffer, b: &Buffer) {
+        elementwise::add_assign_all(self, a, b);
+    }
+
+    fn scale(&self, a: &mut Buffer, factor: f32) {
+        elementwise::scale_all(self, a, factor);
+    }
+
+    fn squared_norm(&self, a: &Buffer) -> f64 {
+        elementwise::squared_norm(self, a)
+    }
+
+    fn adamw_step(&self, w: &mut Buffer, g: &Buffer, m: &mut Buffer, v: &mut Buffer, step: AdamWStep) {
+        adamw::adamw_step(self, w, g, m, v, step);
+    }
+}

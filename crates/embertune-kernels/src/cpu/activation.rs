@@ -1,0 +1,96 @@
+//! Element-wise activations and their derivatives, by the formulas in [`Activation`].
+
+use rayon::prelude::*;
+
+use crate::cpu::elementwise::BLOCK;
+use crate::cpu::isa::per_isa;
+use crate::cpu::math::{erf, exp, mul_add, sigmoid, tanh};
+use crate::cpu::{Buffer, Cpu};
+use crate::ops::Activation;
+
+const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+const GELU_CUBIC: f32 = 0.044_715;
+
+pub(super) fn activation_forward(cpu: &Cpu, x: &[f32], act: Activation) -> Buffer {
+    let mut y = cpu.pool.take(x.len());
+    y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| forward(cpu.isa, y, x, act));
+    y
+}
+
+pub(super) fn activation_backward(cpu: &Cpu, d_y: &[f32], x: &[f32], act: Activation) -> Buffer {
+    assert_eq!(d_y.len(), x.len(), "lengths of d_y and x of an activation");
+    let mut d_x = cpu.pool.take(x.len());
+    d_x.par_chunks_mut(BLOCK)
+        .zip(d_y.par_chunks(BLOCK).zip(x.par_chunks(BLOCK)))
+        .for_each(|(d_x, (d_y, x))| backward(cpu.isa, d_x, d_y, x, act));
+    d_x
+}
+
+per_isa! {
+    fn forward<const FMA: bool>(y: &mut [f32], x: &[f32], act: Activation) {
+        match act {
+            Activation::GeluErf => map(y, x, |x| 0.5 * x * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2))),
+            Activation::GeluTanh => map(y, x, |x| 0.5 * x * (1.0 + tanh::<FMA>(gelu_tanh_inner::<FMA>(x)))),
+            Activation::Relu => map(y, x, |x| if x < 0.0 { 0.0 } else { x }),
+            Activation::Silu => map(y, x, |x| x / (1.0 + exp::<FMA>(-x))),
+            Activation::Tanh => map(y, x, tanh::<FMA>),
+            Activation::Sigmoid => map(y, x, sigmoid::<FMA>),
+            Activation::Identity => y.copy_from_slice(x),
+        }
+    }
+}
+
+per_isa! {
+    fn backward<const FMA: bool>(d_x: &mut [f32], d_y: &[f32], x: &[f32], act: Activation) {
+        match act {
+            // y = x Phi(x)
+            Activation::GeluErf => map2(d_x, d_y, x, |d_y, x| {
+                let cdf = 0.5 * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2));
+                let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
+                d_y * mul_add::<FMA>(x, pdf, cdf)
+            }),
+            // y = 0.5 x (1 + tanh(inner(x)))
+            Activation::GeluTanh => map2(d_x, d_y, x, |d_y, x| {
+                let t = tanh::<FMA>(gelu_tanh_inner::<FMA>(x));
+                let d_inner = SQRT_2_OVER_PI * mul_add::<FMA>(3.0 * GELU_CUBIC * x, x, 1.0);
+                d_y * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * d_inner)
+            }),
+            Activation::Relu => map2(d_x, d_y, x, |d_y, x| if x > 0.0 { d_y } else { 0.0 }),
+            // y = x s, s = sigmoid(x)
+            Activation::Silu => map2(d_x, d_y, x, |d_y, x| {
+                let s = sigmoid::<FMA>(x);
+                d_y * s * (1.0 + x * (1.0 - s))
+            }),
+            Activation::Tanh => map2(d_x, d_y, x, |d_y, x| {
+                let t = tanh::<FMA>(x);
+                d_y * (1.0 - t * t)
+            }),
+            Activation::Sigmoid => map2(d_x, d_y, x, |d_y, x| {
+                let s = sigmoid::<FMA>(x);
+                d_y * s * (1.0 - s)
+            }),
+            Activation::Identity => d_x.copy_from_slice(d_y),
+        }
+    }
+}
+
+/// `sqrt(2/pi) (x + 0.044715 x^3)`.
+#[inline(always)]
+fn gelu_tanh_inner<const FMA: bool>(x: f32) -> f32 {
+    SQRT_2_OVER_PI * mul_add::<FMA>(GELU_CUBIC * x * x, x, x)
+}
+
+#[inline(always)]
+fn map(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = f(x);
+    }
+}
+
+#[inline(always)]
+fn map2(d_x: &mut [f32], d_y: &[f32], x: &[f32], f: impl Fn(f32, f32) -> f32) {
+    for (d_x, (&d_y, &x)) in d_x.iter_mut().zip(d_y.iter().zip(x)) {
+        *d_x = f(d_y, x);
+    }
+}

@@ -1,0 +1,349 @@
+//! Self-attention within each text: one task per text and head, query rows in blocks that stay in the cache.
+//!
+//! Nothing of the size `len * len` is kept: the backward computes the probabilities again from the log-sum-exp.
+
+use rayon::prelude::*;
+
+use crate::cpu::dropout::masked;
+use crate::cpu::isa::per_isa;
+use crate::cpu::math::{exp, mul_add};
+use crate::cpu::matmul::{Output, View, product};
+use crate::cpu::rows::{dot, max, sum_map};
+use crate::cpu::scatter::Scatter;
+use crate::cpu::{Buffer, Cpu};
+use crate::dropout::Dropout;
+use crate::ops::{AttentionSaved, Heads, Ragged, RelativeBias};
+
+/// Query rows in one block: 64 rows of scores of 512 keys are 128 KiB, beside which a head's keys and values fit into L2.
+const QUERY_BLOCK: usize = 64;
+
+/// What forward and backward share.
+#[derive(Clone, Copy)]
+struct Attention<'a> {
+    qkv: &'a [f32],
+    texts: Ragged<'a>,
+    heads: Heads,
+    bias: Option<RelativeBias<'a, Buffer>>,
+    dropout: Option<Dropout>,
+}
+
+/// One head of one text.
+struct Task {
+    text: usize,
+    head: usize,
+    /// First token of the text.
+    first: usize,
+    len: usize,
+}
+
+impl<'a> Attention<'a> {
+    fn new(
+        qkv: &'a [f32],
+        texts: Ragged<'a>,
+        heads: Heads,
+        bias: Option<RelativeBias<'a, Buffer>>,
+        dropout: Option<Dropout>,
+    ) -> Self {
+        let (n, width) = (texts.n_tokens(), heads.width());
+        assert_eq!(qkv.len(), n * 3 * width, "qkv of attention, {n} tokens, width {width}");
+        if let Some(bias) = bias {
+            let longest = (0..texts.n_texts()).map(|text| texts.range(text).len()).max().unwrap_or(0);
+            assert!(longest <= bias.max_len, "a text of {longest} tokens, relative bias up to {}", bias.max_len);
+        }
+        Attention { qkv, texts, heads, bias, dropout }
+    }
+
+    /// Calls `work` for every head of every text, in parallel.
+    fn for_each(&self, work: impl Fn(Task) + Sync) {
+        let heads = self.heads.heads;
+        (0..self.texts.n_texts() * heads).into_par_iter().for_each(|i| {
+            let (text, head) = (i / heads, i % heads);
+            let range = self.texts.range(text);
+            work(Task { text, head, first: range.start, len: range.len() });
+        });
+    }
+
+    /// Query (0), key (1) or value (2) of `n` tokens from `first` on.
+    fn part(&self, part: usize, head: usize, first: usize, n: usize) -> View<'a> {
+        let Heads { head_dim, .. } = self.heads;
+        let stride = 3 * self.heads.width();
+        let at = first * stride + part * self.heads.width() + head * head_dim;
+        View::rows(&self.qkv[at.min(self.qkv.len())..], n, head_dim, stride)
+    }
+
+    /// Bias of each distance `key - query`, from `-(len - 1)` on, `[2 * len - 1]`; empty without a bias.
+    fn bias_by_distance(&self, task: &Task) -> Vec<f32> {
+        let Some(bias) = self.bias else { return Vec::new() };
+        let buckets = buckets_by_distance(bias, task.len);
+        buckets.iter().map(|&bucket| bias.table[bucket as usize * self.heads.heads + task.head]).collect()
+    }
+
+    /// Scores of `n` queries from `query` on with every key of the text, without bias.
+    fn scores(&self, task: &Task, query: usize, n: usize, scores: &mut [f32]) {
+        let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
+        let q = self.part(0, task.head, task.first + query, n);
+        let k = self.part(1, task.head, task.first, task.len);
+        product(scores, task.len, Output::Set, scale, q, k.transposed());
+    }
+
+    /// The rows of a block of queries, for the element-wise passes.
+    fn block<'b>(&self, task: &Task, query: usize, bias_by_distance: &'b [f32]) -> QueryRows<'b> {
+        let state_of_row = self.dropout.map(|dropout| {
+            let states = std::array::from_fn(|row| {
+                let mask_row = task.head * task.len + query + row;
+                dropout.row_state(self.texts.keys[task.text], mask_row as u32)
+            });
+            (dropout, states)
+        });
+        QueryRows { len: task.len, query, bias_by_distance, mask: state_of_row }
+    }
+}
+
+fn buckets_by_distance<'a>(bias: RelativeBias<'a, Buffer>, len: usize) -> &'a [u32] {
+    &bias.bucket_of[bias.max_len - len..bias.max_len + len - 1]
+}
+
+/// Query rows of one task: what the passes over their scores need.
+struct QueryRows<'a> {
+    /// Number of keys.
+    len: usize,
+    /// The first query.
+    query: usize,
+    bias_by_distance: &'a [f32],
+    /// The dropout and the state of each row's mask.
+    mask: Option<(Dropout, [u32; QUERY_BLOCK])>,
+}
+
+impl QueryRows<'_> {
+    /// The bias of each key for the query `row` of the block, where there is one.
+    #[inline(always)]
+    fn bias(&self, row: usize) -> Option<&[f32]> {
+        let start = self.len - 1 - (self.query + row);
+        (!self.bias_by_distance.is_empty()).then(|| &self.bias_by_distance[start..start + self.len])
+    }
+}
+
+pub(super) fn attention_forward(
+    cpu: &Cpu,
+    qkv: &[f32],
+    texts: Ragged<'_>,
+    heads: Heads,
+    bias: Option<RelativeBias<'_, Buffer>>,
+    dropout: Option<Dropout>,
+) -> AttentionSaved<Buffer> {
+    let attention = Attention::new(qkv, texts, heads, bias, dropout);
+    let (n_tokens, width, head_dim) = (texts.n_tokens(), heads.width(), heads.head_dim);
+    let mut context = cpu.pool.take(n_tokens * width);
+    let mut lse = cpu.pool.take(heads.heads * n_tokens);
+    let (context_rows, lse_rows) = (Scatter::new(&mut context), Scatter::new(&mut lse));
+    attention.for_each(|task| {
+        let bias_by_distance = attention.bias_by_distance(&task);
+        let mut scores = cpu.pool.take(QUERY_BLOCK.min(task.len) * task.len);
+        let mut out = cpu.pool.take(QUERY_BLOCK * head_dim);
+        let mut lse = [0.0; QUERY_BLOCK];
+        for query in (0..task.len).step_by(QUERY_BLOCK) {
+            let n = QUERY_BLOCK.min(task.len - query);
+            let scores = &mut scores[..n * task.len];
+            attention.scores(&task, query, n, scores);
+            softmax_rows(cpu.isa, scores, &mut lse[..n], &attention.block(&task, query, &bias_by_distance));
+            let v = attention.part(2, task.head, task.first, task.len);
+            product(&mut out, head_dim, Output::Set, 1.0, View::rows(scores, n, task.len, task.len), v);
+            for (row, out) in out.chunks_exact(head_dim).take(n).enumerate() {
+                let token = task.first + query + row;
+                // SAFETY: these columns of this token belong to this task: one task per text and head.
+                unsafe { context_rows.write(token * width + task.head * head_dim, out) };
+            }
+            // SAFETY: as above, one task per text and head.
+            unsafe { lse_rows.write(task.head * n_tokens + task.first + query, &lse[..n]) };
+        }
+    });
+    AttentionSaved { context, lse }
+}
+
+per_isa! {
+    /// Scores become dropped-out probabilities; `lse` their log-sum-exp.
+    fn softmax_rows<const FMA: bool>(scores: &mut [f32], lse: &mut [f32], rows: &QueryRows<'_>) {
+        for (row, (scores, lse)) in scores.chunks_exact_mut(rows.len).zip(lse).enumerate() {
+            if let Some(bias) = rows.bias(row) {
+                for (score, &bias) in scores.iter_mut().zip(bias) {
+                    *score += bias;
+                }
+            }
+            let max = max(scores);
+            for score in scores.iter_mut() {
+                *score = exp::<FMA>(*score - max);
+            }
+            let sum = sum_map(scores, |e| e);
+            *lse = max + sum.ln();
+            match &rows.mask {
+                Some((dropout, states)) => {
+                    let (state, threshold, scale) = (states[row], dropout.threshold(), dropout.scale() / sum);
+                    for (key, e) in (0_u32..).zip(scores) {
+                        *e = masked(*e, state, key, threshold, scale);
+                    }
+                }
+                None => {
+                    for e in scores {
+                        *e *= 1.0 / sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn attention_backward(
+    cpu: &Cpu,
+    d_context: &[f32],
+    qkv: &[f32],
+    saved: &AttentionSaved<Buffer>,
+    texts: Ragged<'_>,
+    heads: Heads,
+    bias: Option<RelativeBias<'_, Buffer>>,
+    d_bias_table: Option<&mut Buffer>,
+    dropout: Option<Dropout>,
+) -> Buffer {
+    let attention = Attention::new(qkv, texts, heads, bias, dropout);
+    let (n_tokens, width, head_dim) = (texts.n_tokens(), heads.width(), heads.head_dim);
+    assert_eq!(d_context.len(), n_tokens * width, "d_context of attention, {n_tokens} tokens, width {width}");
+    let mut d_qkv = cpu.pool.take(qkv.len());
+    let d_qkv_rows = Scatter::new(&mut d_qkv);
+    // The gradient of the bias of each text, added in the order of the texts below.
+    let table_len = bias.map_or(0, |bias| bias.table.len());
+    let n_buckets = table_len / heads.heads;
+    let mut d_bias = cpu.pool.take(texts.n_texts() * table_len);
+    let d_bias_rows = Scatter::new(&mut d_bias);
+
+    attention.for_each(|task| {
+        let Task { text, head, first, len } = task;
+        let bias_by_distance = attention.bias_by_distance(&task);
+        let mut probabilities = cpu.pool.take(QUERY_BLOCK.min(len) * len);
+        let mut d_scores = cpu.pool.take(QUERY_BLOCK.min(len) * len);
+        let mut d_q = cpu.pool.take(QUERY_BLOCK * head_dim);
+        let mut d_k = cpu.pool.zeros(len * head_dim);
+        let mut d_v = cpu.pool.zeros(len * head_dim);
+        let mut d_by_distance = cpu.pool.zeros(bias_by_distance.len());
+        // SAFETY (of every `write` below): these columns of this text's rows belong to this task: one task per text and head.
+        let write = |part: usize, token: usize, row: &[f32]| {
+            let at = token * 3 * width + part * width + head * head_dim;
+            // SAFETY: one task per text and head, so no other writes these columns of this token.
+            unsafe { d_qkv_rows.write(at, row) }
+        };
+        for query in (0..len).step_by(QUERY_BLOCK) {
+            let n = QUERY_BLOCK.min(len - query);
+            let token = first + query;
+            let (p, d_s) = (&mut probabilities[..n * len], &mut d_scores[..n * len]);
+            attention.scores(&task, query, n, p);
+            let at = token * width + head * head_dim;
+            let d_out = View::rows(&d_context[at..], n, head_dim, width);
+            // context = dropped v, where dropped = dropout(p)
+            let v = attention.part(2, head, first, len);
+            product(d_s, len, Output::Set, 1.0, d_out, v.transposed());
+            let lse_at = head * n_tokens + token;
+            let inputs = BackwardRows {
+                lse: &saved.lse[lse_at..lse_at + n],
+                context: &saved.context[at..],
+                d_context: &d_context[at..],
+                width,
+                head_dim,
+            };
+            let block = attention.block(&task, query, &bias_by_distance);
+            softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &inputs, &block);
+            product(&mut d_v, head_dim, Output::Add, 1.0, View::rows(p, n, len, len).transposed(), d_out);
+            // scores = q k^T / sqrt(head_dim)
+            let scale = 1.0 / (head_dim as f32).sqrt();
+            let d_s = View::rows(d_s, n, len, len);
+            product(&mut d_q, head_dim, Output::Set, scale, d_s, attention.part(1, head, first, len));
+            let q = attention.part(0, head, token, n);
+            product(&mut d_k, head_dim, Output::Add, scale, d_s.transposed(), q);
+            for (row, d_q) in d_q.chunks_exact(head_dim).take(n).enumerate() {
+                write(0, token + row, d_q);
+            }
+        }
+        for (row, (d_k, d_v)) in d_k.chunks_exact(head_dim).zip(d_v.chunks_exact(head_dim)).enumerate() {
+            write(1, first + row, d_k);
+            write(2, first + row, d_v);
+        }
+        if let Some(bias) = bias {
+            // scores[i, j] += table[bucket(j - i), head]
+            let mut d_buckets = vec![0.0; n_buckets];
+            for (&bucket, &d) in buckets_by_distance(bias, len).iter().zip(&d_by_distance[..]) {
+                d_buckets[bucket as usize] += d;
+            }
+            // SAFETY: one task per text and head.
+            unsafe { d_bias_rows.write((text * heads.heads + head) * n_buckets, &d_buckets) };
+        }
+    });
+
+    if let Some(d_table) = d_bias_table {
+        assert_eq!(d_table.len(), table_len, "d_bias_table of attention");
+        for of_text in d_bias.chunks_exact(table_len.max(1)) {
+            for (head, of_head) in of_text.chunks_exact(n_buckets).enumerate() {
+                for (bucket, d) in of_head.iter().enumerate() {
+                    d_table[bucket * heads.heads + head] += d;
+                }
+            }
+        }
+    }
+    d_qkv
+}
+
+/// What the softmax of a block of queries needs for its backward. Rows of the contexts are `width` apart.
+struct BackwardRows<'a> {
+    lse: &'a [f32],
+    context: &'a [f32],
+    d_context: &'a [f32],
+    width: usize,
+    head_dim: usize,
+}
+
+per_isa! {
+    /// In: scores in `p`, the gradient of the dropped-out probabilities in `d_s`.
+    /// Out: the dropped-out probabilities in `p`, the gradient of the scores in `d_s` and, added along the diagonals, in `d_by_distance`.
+    fn softmax_backward_rows<const FMA: bool>(
+        p: &mut [f32],
+        d_s: &mut [f32],
+        d_by_distance: &mut [f32],
+        inputs: &BackwardRows<'_>,
+        rows: &QueryRows<'_>,
+    ) {
+        let len = rows.len;
+        for (row, (p, d_s)) in p.chunks_exact_mut(len).zip(d_s.chunks_exact_mut(len)).enumerate() {
+            if let Some(bias) = rows.bias(row) {
+                for (score, &bias) in p.iter_mut().zip(bias) {
+                    *score += bias;
+                }
+            }
+            // sum_j p_ij d_p_ij = context_i . d_context_i
+            let at = row * inputs.width;
+            let mean = dot::<FMA>(&inputs.context[at..at + inputs.head_dim], &inputs.d_context[at..at + inputs.head_dim]);
+            let lse = inputs.lse[row];
+            // dropped = mask / (1 - p) * probability; d_score = probability * (d_probability - mean)
+            match &rows.mask {
+                Some((dropout, states)) => {
+                    let (state, threshold, scale) = (states[row], dropout.threshold(), dropout.scale());
+                    for (key, (p, d_s)) in (0_u32..).zip(p.iter_mut().zip(d_s.iter_mut())) {
+                        let probability = exp::<FMA>(*p - lse);
+                        let kept = masked(1.0, state, key, threshold, scale);
+                        *p = probability * kept;
+                        *d_s = probability * mul_add::<FMA>(*d_s, kept, -mean);
+                    }
+                }
+                None => {
+                    for (p, d_s) in p.iter_mut().zip(d_s.iter_mut()) {
+                        let probability = exp::<FMA>(*p - lse);
+                        *p = probability;
+                        *d_s = probability * (*d_s - mean);
+                    }
+                }
+            }
+            if !d_by_distance.is_empty() {
+                let start = len - 1 - (rows.query + row);
+                for (d, &d_s) in d_by_distance[start..start + len].iter_mut().zip(d_s.iter()) {
+                    *d += d_s;
+                }
+            }
+        }
+    }
+}

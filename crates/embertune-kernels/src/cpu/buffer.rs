@@ -1,0 +1,121 @@
+//! Buffers of `f32`, aligned to cache lines, drawn from a pool and returned to it on drop.
+//!
+//! A training step asks for the same few dozen sizes again and again; after the first step the pool serves them all.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const LINE: usize = 16;
+
+/// A cache line of 64 bytes, which is also an AVX-512 register.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// A buffer of a [`Cpu`](super::Cpu). It is a slice of `f32` that begins at a cache line.
+pub struct Buffer {
+    lines: Vec<Line>,
+    len: usize,
+    pool: Pool,
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `lines` holds `len.div_ceil(LINE)` lines or more (`Pool::take`), each `LINE` initialised floats
+        // without padding (`repr(C)`), so `len` floats lie there one after the other; the borrow is that of `self`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`; `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        self.pool.free().entry(lines.len()).or_default().push(lines);
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Freed buffers by their number of lines. A clone is the same pool.
+#[derive(Clone, Default)]
+pub(crate) struct Pool(Arc<Mutex<BTreeMap<usize, Vec<Vec<Line>>>>>);
+
+impl Pool {
+    /// A buffer for a caller that writes all of it: its contents are zeros or those of an earlier buffer.
+    pub(crate) fn take(&self, len: usize) -> Buffer {
+        let n_lines = size_class(len.div_ceil(LINE));
+        // A freed buffer that is up to a quarter too large will do.
+        let reused = self.free().range_mut(n_lines..=n_lines + n_lines / 4).find_map(|(_, list)| list.pop());
+        // `vec!` of zeros asks the system for zero pages and touches none of them.
+        let lines = reused.unwrap_or_else(|| vec![Line([0.0; LINE]); n_lines]);
+        Buffer { lines, len, pool: self.clone() }
+    }
+
+    /// A buffer of zeros.
+    pub(crate) fn zeros(&self, len: usize) -> Buffer {
+        let mut buffer = self.take(len);
+        buffer.fill(0.0);
+        buffer
+    }
+
+    fn free(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Vec<Line>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `n_lines` rounded up to a multiple of an eighth of the power of two below it: batches of similar sizes share
+/// buffers, and at most an eighth is wasted.
+fn size_class(n_lines: usize) -> usize {
+    let step = (n_lines.max(1).ilog2()).saturating_sub(3);
+    n_lines.next_multiple_of(1 << step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_buffer_is_used_again() {
+        let pool = Pool::default();
+        let first = pool.take(1000);
+        let address = first.as_ptr();
+        drop(first);
+        let second = pool.take(990);
+        assert_eq!((second.as_ptr(), second.len()), (address, 990));
+        assert_ne!(pool.take(990).as_ptr(), address);
+    }
+
+    #[test]
+    fn buffers_begin_at_cache_lines_and_zeros_are_zero() {
+        let pool = Pool::default();
+        for len in [0, 1, 15, 16, 17, 1000, 100_000] {
+            pool.take(len).fill(1.0);
+            let buffer = pool.zeros(len);
+            assert_eq!(buffer.as_ptr() as usize % 64, 0);
+            assert_eq!(buffer.len(), len);
+            assert!(buffer.iter().all(|&v| v == 0.0));
+        }
+    }
+
+    #[test]
+    fn size_classes_waste_at_most_an_eighth() {
+        for n in 0..5000 {
+            let class = size_class(n);
+            assert!(class >= n && class <= n + n / 8, "{n} -> {class}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! `exp`, `tanh` and `erf` in `f32` without branches, so that loops over them become vector code.
+//!
+//! Each is within 2 units in the last place of the exact value (tested on a dense grid). `FMA` says that the
+//! instruction set fuses multiply and add; without it a fused operation would be a slow library call.
+//! Sources: `exp` and `tanh` after Cephes (`expf.c`, `tanhf.c`, Moshier), `erf` after N. Juffa's public `my_erff`.
+
+/// `a * b + c`, rounded once where `FMA`, else twice.
+#[inline(always)]
+pub(crate) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `e^x`. Zero below -104, infinity above 89, NaN of NaN.
+#[inline(always)]
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
+    // 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // ln 2 in two parts; products of the first with small integers are exact.
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+    // Comparisons in this order keep a NaN.
+    let x = if x < -104.0 { -104.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let shifted = mul_add::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = mul_add::<FMA>(n, -LN2_HI, x);
+    let r = mul_add::<FMA>(n, -LN2_LO, r);
+    let mut p = 1.987_569_1e-4;
+    p = mul_add::<FMA>(p, r, 1.398_199_9e-3);
+    p = mul_add::<FMA>(p, r, 8.333_452e-3);
+    p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
+    p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
+    p = mul_add::<FMA>(p, r, 5.000_000_1e-1);
+    let y = mul_add::<FMA>(p, r * r, r) + 1.0;
+    // 2^n in two factors: n reaches from -150 to 128, the exponent of one float does not.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    y * power_of_two(half) * power_of_two(n.wrapping_sub(half))
+}
+
+/// `2^n` for `n` in `-126..=127`.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// `tanh x`.
+#[inline(always)]
+pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
+    let t = x.abs();
+    let s = x * x;
+    let mut p = -5.704_988_7e-3;
+    p = mul_add::<FMA>(p, s, 2.063_908_9e-2);
+    p = mul_add::<FMA>(p, s, -5.373_971_6e-2);
+    p = mul_add::<FMA>(p, s, 1.333_144_2e-1);
+    p = mul_add::<FMA>(p, s, -3.333_328e-1);
+    let small = mul_add::<FMA>(p * s, x, x);
+    let large = (1.0 - 2.0 / (exp::<FMA>(2.0 * t) + 1.0)).copysign(x);
+    if t < 0.625 { small } else { large }
+}
+
+/// The error function.
+#[inline(always)]
+pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
+    let t = x.abs();
+    let s = x * x;
+
+    let mut r = mul_add::<FMA>(-1.728_534_7e-5, t, 3.831_971_3e-4);
+    let u = mul_add::<FMA>(-3.883_964_4e-3, t, 2.425_462_2e-2);
+    r = mul_add::<FMA>(r, s, u);
+    r = mul_add::<FMA>(r, t, -1.067_778_8e-1);
+    r = mul_add::<FMA>(r, t, -6.348_469e-1);
+    r = mul_add::<FMA>(r, t, -1.287_175_1e-1);
+    r = mul_add::<FMA>(r, t, -t);
+    let large = (1.0 - exp::<FMA>(r)).copysign(x);
+
+    let mut p = -5.967_617e-4;
+    p = mul_add::<FMA>(p, s, 4.991_194_2e-3);
+    p = mul_add::<FMA>(p, s, -2.676_813_5e-2);
+    p = mul_add::<FMA>(p, s, 1.128_199_2e-1);
+    p = mul_add::<FMA>(p, s, -3.761_253_4e-1);
+    p = mul_add::<FMA>(p, s, 1.283_791_7e-1);
+    let small = mul_add::<FMA>(p, x, x);
+
+    if t > 0.927_734_4 { large } else { small }
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FMA>(-x))
+}
