@@ -17,13 +17,15 @@ pub(super) fn adamw_step(cpu: &Cpu, w: &mut [f32], g: &[f32], m: &mut [f32], v: 
 
 per_isa! {
     fn update<const FMA: bool>(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], step: AdamWStep) {
+        let (beta1, beta2) = (step.beta1 as f32, step.beta2 as f32);
+        let (share1, share2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
         let keep = 1.0 - step.lr * step.weight_decay;
         let step_size = step.lr / step.bias_correction1;
         let root_correction2 = step.bias_correction2.sqrt();
         for ((w, &g), (m, v)) in w.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
             let g = g * step.grad_scale;
-            *m = step.beta1 * *m + (1.0 - step.beta1) * g;
-            *v = step.beta2 * *v + (1.0 - step.beta2) * g * g;
+            *m = beta1 * *m + share1 * g;
+            *v = beta2 * *v + share2 * g * g;
             // sqrt(v / bc2) = sqrt(v) / sqrt(bc2), as torch computes it.
             *w = *w * keep - step_size * *m / (v.sqrt() / root_correction2 + step.eps);
         }

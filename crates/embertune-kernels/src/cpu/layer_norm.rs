@@ -29,11 +29,8 @@ pub(super) fn layer_norm_forward(
     let mut rstd = cpu.pool.take(n);
     let rows = rows_per_task(width);
     let chunk = (rows * width).max(1);
-    y.par_chunks_mut(chunk)
-        .zip(normed.par_chunks_mut(chunk))
-        .zip(rstd.par_chunks_mut(rows))
-        .enumerate()
-        .for_each(|(i, ((y, normed), rstd))| {
+    y.par_chunks_mut(chunk).zip(normed.par_chunks_mut(chunk)).zip(rstd.par_chunks_mut(rows)).enumerate().for_each(
+        |(i, ((y, normed), rstd))| {
             let elements = i * chunk..i * chunk + y.len();
             let input = Input {
                 x: &x[elements.clone()],
@@ -41,7 +38,8 @@ pub(super) fn layer_norm_forward(
                 mask: dropout.zip(states.as_ref()).map(|(dropout, states)| (dropout, &states[i * rows..])),
             };
             forward_rows(cpu.isa, input, norm, y, normed, rstd);
-        });
+        },
+    );
     (y, NormSaved { normed, rstd })
 }
 

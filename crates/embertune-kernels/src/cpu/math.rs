@@ -90,3 +90,53 @@ pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
 pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units in the last place that a function may be off by.
+    const MAX_ULP: f64 = 2.0;
+
+    /// The largest error over a dense grid, in units of the last place of the exact value.
+    fn worst_ulp(f: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64, from: f32, to: f32) -> (f64, f32) {
+        let n = 1_000_000;
+        let mut worst = (0.0, 0.0);
+        for i in 0..=n {
+            let x = from + (to - from) * (i as f32 / n as f32);
+            let e = exact(f64::from(x));
+            let magnitude = (e.abs() as f32).max(f32::MIN_POSITIVE);
+            let ulp = f64::from(f32::from_bits(magnitude.to_bits() + 1)) - f64::from(magnitude);
+            let error = (f64::from(f(x)) - e).abs() / ulp;
+            if error > worst.0 {
+                worst = (error, x);
+            }
+        }
+        worst
+    }
+
+    #[track_caller]
+    fn check(fused: fn(f32) -> f32, plain: fn(f32) -> f32, exact: fn(f64) -> f64, from: f32, to: f32) {
+        for (name, f) in [("fused", fused), ("plain", plain)] {
+            let (error, x) = worst_ulp(f, exact, from, to);
+            assert!(error <= MAX_ULP, "{name}: {error} ulp at {x}");
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_ulp() {
+        check(exp::<true>, exp::<false>, f64::exp, -86.0, 88.7);
+        check(exp::<true>, exp::<false>, f64::exp, -1.0, 1.0);
+        assert_eq!((exp::<true>(0.0), exp::<true>(-200.0), exp::<true>(f32::NEG_INFINITY)), (1.0, 0.0, 0.0));
+        assert_eq!((exp::<true>(200.0), exp::<true>(f32::INFINITY)), (f32::INFINITY, f32::INFINITY));
+        assert!(exp::<true>(f32::NAN).is_nan() && exp::<false>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_is_within_two_ulp() {
+        check(tanh::<true>, tanh::<false>, f64::tanh, -10.0, 10.0);
+        check(tanh::<true>, tanh::<false>, f64::tanh, -0.01, 0.01);
+        assert_eq!((tanh::<true>(100.0), tanh::<true>(f32::NEG_INFINITY)), (1.0, -1.0));
+        assert!(tanh::<true>(f32::NAN).is_nan());
+    }
+}

@@ -24,13 +24,7 @@ impl<'a> View<'a> {
 
     /// The transposed matrix.
     pub(crate) fn transposed(self) -> Self {
-        View {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
+        View { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
     /// Number of elements from the first to behind the last.
