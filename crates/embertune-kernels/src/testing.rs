@@ -121,3 +121,51 @@ pub fn grad_check(what: &str, x: &[f64], d_out: &[f64], d_x: &[f64], forward: im
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cubes(x: &[f64]) -> Vec<f64> {
+        x.iter().map(|x| x * x * x).collect()
+    }
+
+    #[test]
+    fn seeded_numbers_fill_their_range_and_differ_by_seed() {
+        let values = seeded(10_000, 1);
+        assert!(values.iter().all(|v| (-1.0..1.0).contains(v)));
+        let mean = values.iter().sum::<f32>() / 10_000.0;
+        // Five standard deviations of a mean of ten thousand numbers of variance 1/3.
+        assert!(mean.abs() < 5.0 * (1.0_f32 / 3.0 / 10_000.0).sqrt(), "{mean}");
+        assert_eq!(values[..10], seeded(10, 1));
+        assert_ne!(values[..10], seeded(10, 2));
+    }
+
+    #[test]
+    fn close_numbers_are_close() {
+        assert_close(&[1.0_f32, 0.0, f32::INFINITY], &[1.0 + 0.9e-3, 1e-4, f64::INFINITY], 1e-4, 1e-3);
+    }
+
+    #[test]
+    #[should_panic(expected = "element 1 of 3")]
+    fn numbers_too_far_apart_are_found() {
+        assert_close(&[1.0, 2.01, 3.0], &[1.0, 2.0, 3.0], 0.0, 1e-3);
+    }
+
+    #[test]
+    #[should_panic(expected = "element 0 of 2")]
+    fn nan_is_close_to_nothing() {
+        assert_close(&[f32::NAN, 1.0], &[f32::NAN, 1.0], 1.0, 1.0);
+    }
+
+    #[test]
+    fn a_right_gradient_passes() {
+        grad_check("cubes", &[1.0, -2.0, 0.5], &[1.0, 0.5, 4.0], &[3.0, 6.0, 3.0], cubes);
+    }
+
+    #[test]
+    #[should_panic(expected = "cubes: gradient 1 of 2")]
+    fn a_gradient_off_by_two_millionths_is_found() {
+        grad_check("cubes", &[1.0, -2.0], &[1.0, 0.5], &[3.0, 6.000_012], cubes);
+    }
+}

@@ -30,7 +30,7 @@ pub struct Reference<T>(PhantomData<T>);
 
 impl<T> Reference<T> {
     /// There is nothing to set.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Reference(PhantomData)
     }
 }

@@ -1,0 +1,3 @@
+//! Tests of the operations, in one binary: the reference against differences and PyTorch, the devices against the reference.
+
+mod reference;
