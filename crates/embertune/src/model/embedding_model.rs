@@ -1,50 +1,50 @@
 //! An embedding model: everything that a model folder holds, ready to embed and to train.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use embertune_kernels::Ops;
-use embertune_kernels::ops::Pooling;
 
+use super::checkpoint::{Checkpoint, Naming};
+use super::config::{DropoutRates, EncoderConfig};
+use super::encoder::{Encoder, EncoderSaved};
+use super::folder::{Modules, Overrides, TextSettings};
+use super::head::{Head, HeadSaved};
+use super::loader::Loader;
 use super::params::{Gradients, Parameters};
+use super::pass::Pass;
+use super::save::{self, CopiedFiles};
 use crate::progress::Progress;
-use crate::text::{Batch, Prompts, Role, Tokens};
+use crate::text::{Batch, Prompts, Role, Tokenizer, Tokens};
 use crate::{Error, Result};
-
-/// Probabilities of dropout while training.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct DropoutRates {
-    /// After the embeddings, the attention and the feed-forward part (`hidden_dropout_prob`).
-    pub hidden: f32,
-    /// On the attention's probabilities (`attention_probs_dropout_prob`).
-    pub attention: f32,
-}
-
-/// What the user wants otherwise than the model's folder says. Default: nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// How the tokens of a text become one vector.
-    pub pooling: Option<Pooling>,
-    /// Whether vectors are scaled to length 1.
-    pub normalize: Option<bool>,
-    /// Text in front of every query.
-    pub query_prompt: Option<String>,
-    /// Text in front of every passage.
-    pub passage_prompt: Option<String>,
-    /// Longest text in tokens, special tokens included.
-    pub max_seq_length: Option<usize>,
-}
 
 /// A model in memory.
 pub struct EmbeddingModel<O: Ops> {
-    ops: O,
+    ops: Arc<O>,
     parameters: Parameters<O>,
-    prompts: Prompts,
+    encoder: Encoder,
+    head: Head,
+    tokenizer: Tokenizer,
+    pub(super) config: EncoderConfig,
+    pub(super) modules: Modules,
+    pub(super) text: TextSettings,
+    pub(super) naming: Naming,
+    pub(super) copied: CopiedFiles,
 }
 
 /// What a forward pass keeps for its backward.
 pub struct Saved<O: Ops> {
     dropout: DropoutRates,
-    hidden: O::Buf,
+    encoder: EncoderSaved<O::Buf>,
+    last_hidden: O::Buf,
+    head: HeadSaved<O::Buf>,
+}
+
+impl<O: Ops> Saved<O> {
+    /// The hidden states, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer.
+    pub fn hidden_states(&self) -> impl Iterator<Item = &O::Buf> {
+        self.encoder.layers.iter().map(|layer| &layer.x).chain([&self.last_hidden])
+    }
 }
 
 impl<O: Ops> EmbeddingModel<O> {
@@ -53,26 +53,55 @@ impl<O: Ops> EmbeddingModel<O> {
     /// # Errors
     /// If the folder is not a model that we can compute exactly.
     pub fn load(ops: O, folder: &Path, overrides: &Overrides, progress: &dyn Progress) -> Result<Self> {
-        let _ = (ops, overrides, progress);
-        Err(unfinished(folder))
+        Self::load_on(Arc::new(ops), folder, overrides, progress)
     }
 
-    /// Writes the complete model folder, or nothing.
+    /// As [`load`](Self::load), on the device of another model.
+    pub(super) fn load_on(ops: Arc<O>, folder: &Path, overrides: &Overrides, progress: &dyn Progress) -> Result<Self> {
+        let modules = Modules::read(folder, overrides)?;
+        let transformer = folder.join(&modules.transformer);
+        let config = EncoderConfig::read(&transformer)?;
+        let text = TextSettings::read(folder, &modules, &config, overrides)?;
+        let tokenizer = Tokenizer::load(&transformer)?;
+        if tokenizer.largest_id() as usize >= config.vocab_size {
+            return Err(Error::Model {
+                path: transformer,
+                problem: format!(
+                    "the tokenizer has ids up to {}, but the model has only {} words",
+                    tokenizer.largest_id(),
+                    config.vocab_size
+                ),
+                hint: Some("the tokenizer's files are not those of this model".to_owned()),
+            });
+        }
+
+        let checkpoint = Checkpoint::open(&transformer, config.architecture)?;
+        let mut loader = Loader { ops: &*ops, checkpoint, parameters: Parameters::default() };
+        let encoder = Encoder::load(&mut loader, &config)?;
+        let Loader { checkpoint, mut parameters, .. } = loader;
+        let naming = checkpoint.finish(progress)?;
+        let head = Head::load(&*ops, folder, config.hidden_size, &modules, &mut parameters)?;
+        let copied = CopiedFiles::read(&transformer)?;
+        Ok(EmbeddingModel { ops, parameters, encoder, head, tokenizer, config, modules, text, naming, copied })
+    }
+
+    /// Writes the complete model folder, or nothing: the files are written to a folder beside it, read again, compared
+    /// with this model by the vectors that they give, and renamed at last.
     ///
     /// # Errors
     /// If `folder` exists, cannot be written, or does not give the same vectors when it is read again.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        Err(unfinished(folder))
+        save::save(self, folder)
     }
 
     /// Width of an embedding.
     pub fn dim(&self) -> usize {
-        0
+        self.head.dim()
     }
 
     /// Longest text in tokens, special tokens included.
     pub fn max_seq_length(&self) -> usize {
-        0
+        self.text.max_seq_length
     }
 
     /// The token ids of texts, with the role's prompt in front, at most `max_len` (default and upper bound:
@@ -82,28 +111,53 @@ impl<O: Ops> EmbeddingModel<O> {
     /// # Errors
     /// If `max_len` leaves no room for text.
     pub fn tokenize(&self, texts: &[&str], role: Role, max_len: Option<usize>) -> Result<Vec<Tokens>> {
-        let _ = (texts, role, max_len);
-        Err(unfinished(Path::new("")))
+        let max_len = max_len.unwrap_or(usize::MAX).min(self.max_seq_length());
+        let prompt = self.prompts().of(role);
+        let mut tokens = if self.text.lower_case {
+            let lowered: Vec<_> = texts.iter().map(|text| text.to_lowercase()).collect();
+            let lowered: Vec<_> = lowered.iter().map(String::as_str).collect();
+            self.tokenizer.encode(&lowered, &prompt.to_lowercase(), max_len)?
+        } else {
+            self.tokenizer.encode(texts, prompt, max_len)?
+        };
+        if self.modules.include_prompt {
+            tokens.iter_mut().for_each(|tokens| tokens.prompt_len = 0);
+        }
+        Ok(tokens)
     }
 
     /// The prompts in use.
     pub fn prompts(&self) -> &Prompts {
-        &self.prompts
+        &self.text.prompts
     }
 
-    /// The embeddings of a batch, `[n_texts, dim]`, without dropout.
+    /// The embeddings of a batch, `[n_texts, dim]`, without dropout. Keeps no activations.
     pub fn encode(&self, batch: &Batch) -> Vec<f32> {
-        self.forward(batch, DropoutRates::default()).0
+        if batch.n_texts() == 0 {
+            return Vec::new();
+        }
+        let pass = self.pass(batch, DropoutRates::default());
+        let hidden = self.encoder.encode(pass, batch);
+        let (embeddings, _) = self.head.forward(pass, &hidden, &batch.skip);
+        self.ops.download(&embeddings)
     }
 
-    /// The embeddings of a batch, `[n_texts, dim]`, and what [`backward`](Self::backward) needs.
+    /// The embeddings of a batch of at least one text, `[n_texts, dim]`, and what [`backward`](Self::backward) needs.
     pub fn forward(&self, batch: &Batch, dropout: DropoutRates) -> (Vec<f32>, Saved<O>) {
-        (vec![0.0; batch.n_texts() * self.dim()], Saved { dropout, hidden: self.ops.zeros(0) })
+        let pass = self.pass(batch, dropout);
+        let (last_hidden, encoder) = self.encoder.forward(pass, batch);
+        let (embeddings, head) = self.head.forward(pass, &last_hidden, &batch.skip);
+        (self.ops.download(&embeddings), Saved { dropout, encoder, last_hidden, head })
     }
 
-    /// Adds the gradients of all parameters. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` of the forward.
+    /// Adds the gradients of all parameters. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` are those of the forward.
     pub fn backward(&self, batch: &Batch, saved: &Saved<O>, d_embeddings: &[f32], grads: &mut Gradients<O>) {
-        let _ = (batch, saved.dropout, &saved.hidden, d_embeddings, grads);
+        let pass = self.pass(batch, saved.dropout);
+        // embeddings = head(last_hidden)
+        let d_embeddings = self.ops.upload(d_embeddings);
+        let d_hidden = self.head.backward(pass, &saved.last_hidden, &batch.skip, &saved.head, d_embeddings, grads);
+        // last_hidden = encoder(ids)
+        self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
     }
 
     /// The trainable tensors.
@@ -121,17 +175,22 @@ impl<O: Ops> EmbeddingModel<O> {
         &self.ops
     }
 
+    /// A handle on the device that can be kept beside the model, while its parameters are changed say.
+    pub fn shared_ops(&self) -> Arc<O> {
+        Arc::clone(&self.ops)
+    }
+
     /// The dropout that the model was trained with, as its `config.json` says.
     pub fn dropout(&self) -> DropoutRates {
-        DropoutRates::default()
+        self.config.dropout
     }
 
     /// Whether embeddings have length 1.
     pub fn is_normalized(&self) -> bool {
-        false
+        self.modules.normalize
     }
-}
 
-fn unfinished(path: &Path) -> Error {
-    Error::Model { path: path.to_owned(), problem: "models cannot be loaded yet".to_owned(), hint: None }
+    fn pass<'a>(&'a self, batch: &'a Batch, dropout: DropoutRates) -> Pass<'a, O> {
+        Pass { ops: &*self.ops, params: &self.parameters, texts: batch.ragged(), dropout }
+    }
 }

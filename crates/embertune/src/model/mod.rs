@@ -1,7 +1,29 @@
 //! The encoder: token ids to embeddings and back to gradients, over any device ([`embertune_kernels::Ops`]).
+//!
+//! Reading order: [`embedding_model`] is the whole; [`encoder`], [`layer`], [`attention`], [`feed_forward`], [`embeddings`] and
+//! [`head`] compute; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders.
 
+pub mod attention;
+pub mod checkpoint;
+pub mod config;
 pub mod embedding_model;
+pub mod embeddings;
+pub mod encoder;
+pub mod feed_forward;
+pub mod folder;
+pub mod head;
+pub mod json_file;
+pub mod layer;
+pub mod layer_norm;
+pub mod linear;
+pub mod loader;
+pub mod mpnet;
 pub mod params;
+pub mod pass;
+pub mod save;
+pub mod tensor_files;
 
-pub use embedding_model::{DropoutRates, EmbeddingModel, Overrides, Saved};
+pub use config::{DropoutRates, EncoderConfig};
+pub use embedding_model::{EmbeddingModel, Saved};
+pub use folder::Overrides;
 pub use params::{Gradients, Param, ParamId, Parameters};

@@ -74,9 +74,9 @@ impl Tokenizer {
         Ok(Tokenizer { inner, opening, closing })
     }
 
-    /// Number of ids that the tokenizer can give: the size of its vocabulary with the added tokens.
-    pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+    /// The largest id that the tokenizer can give.
+    pub fn largest_id(&self) -> u32 {
+        self.inner.get_vocab(true).into_values().max().unwrap_or(0)
     }
 
     /// The ids of each of `texts` with `prompt` in front, at most `max_len` of them, special tokens included. A text that

@@ -1,0 +1,97 @@
+//! The attention block of a layer: `y = norm(dropout(out(attention(qkv(x)))) + x)`.
+
+use embertune_kernels::Ops;
+use embertune_kernels::ops::{AttentionSaved, Heads, NormSaved};
+
+use super::config::{Architecture, EncoderConfig};
+use super::layer_norm::LayerNorm;
+use super::linear::Linear;
+use super::loader::Loader;
+use super::mpnet::RelativePositions;
+use super::params::Gradients;
+use super::pass::Pass;
+use crate::Result;
+
+/// The attention block of one layer.
+pub struct AttentionBlock {
+    /// Query, key and value as one product.
+    qkv: Linear,
+    out: Linear,
+    norm: LayerNorm,
+    heads: Heads,
+    site: u32,
+}
+
+/// What the backward needs, besides the block's input.
+pub struct AttentionBlockSaved<B> {
+    qkv: B,
+    attention: AttentionSaved<B>,
+    norm: NormSaved<B>,
+}
+
+impl AttentionBlock {
+    /// Takes the weights of layer `layer` from the checkpoint. Dropout sites: `site` of the probabilities, `site + 1` of the
+    /// block's output.
+    pub fn load<O: Ops>(loader: &mut Loader<'_, O>, config: &EncoderConfig, layer: usize, site: u32) -> Result<Self> {
+        let width = config.hidden_size;
+        let (inputs, out, norm) = match config.architecture {
+            Architecture::Bert => (["self.query", "self.key", "self.value"], "output.dense", "output.LayerNorm"),
+            Architecture::Mpnet => (["attn.q", "attn.k", "attn.v"], "attn.o", "LayerNorm"),
+        };
+        let name = |part: &str| format!("encoder.layer.{layer}.attention.{part}");
+        Ok(AttentionBlock {
+            qkv: Linear::load_fused(loader, &inputs.map(name), width, width)?,
+            out: Linear::load(loader, &name(out), width, width)?,
+            norm: LayerNorm::load(loader, &name(norm), width, config.layer_norm_eps, site + 1)?,
+            heads: config.heads,
+            site,
+        })
+    }
+
+    /// `x`: `[n_tokens, hidden]`.
+    pub fn forward<O: Ops>(
+        &self,
+        pass: Pass<'_, O>,
+        x: &O::Buf,
+        relative: Option<&RelativePositions>,
+    ) -> (O::Buf, AttentionBlockSaved<O::Buf>) {
+        let qkv = self.qkv.forward(pass, x);
+        let bias = relative.map(|relative| relative.bias(pass.params));
+        let dropout = pass.attention_dropout(self.site);
+        let attention = pass.ops.attention_forward(&qkv, pass.texts, self.heads, bias, dropout);
+        let out = self.out.forward(pass, &attention.context);
+        let (y, norm) = self.norm.forward_with_residual(pass, &out, x);
+        (y, AttentionBlockSaved { qkv, attention, norm })
+    }
+
+    /// `x` is the input of the forward. Returns `d_x`.
+    pub fn backward<O: Ops>(
+        &self,
+        pass: Pass<'_, O>,
+        x: &O::Buf,
+        saved: &AttentionBlockSaved<O::Buf>,
+        d_y: &O::Buf,
+        relative: Option<&RelativePositions>,
+        grads: &mut Gradients<O>,
+    ) -> O::Buf {
+        // y = norm(dropout(out) + x)
+        let branches = self.norm.backward_with_residual(pass, d_y, &saved.norm, self.heads.width(), grads);
+        // out = context w^T + b
+        let d_context = self.out.backward(pass, branches.d_x(), &saved.attention.context, grads);
+        // context = dropout(softmax(q k^T / sqrt(head_dim) + bias)) v
+        let d_qkv = pass.ops.attention_backward(
+            &d_context,
+            &saved.qkv,
+            &saved.attention,
+            pass.texts,
+            self.heads,
+            relative.map(|relative| relative.bias(pass.params)),
+            relative.map(|relative| &mut grads.list[relative.table().0]),
+            pass.attention_dropout(self.site),
+        );
+        // qkv = x w^T + b
+        let mut d_x = self.qkv.backward(pass, &d_qkv, x, grads);
+        pass.ops.add_assign(&mut d_x, &branches.d_residual);
+        d_x
+    }
+}

@@ -1,0 +1,76 @@
+//! Embeddings and layers: token ids to the last hidden state, and back.
+
+use embertune_kernels::Ops;
+
+use super::config::{Architecture, EncoderConfig};
+use super::embeddings::{Embeddings, EmbeddingsSaved};
+use super::layer::{Layer, LayerSaved};
+use super::loader::Loader;
+use super::mpnet::RelativePositions;
+use super::params::Gradients;
+use super::pass::Pass;
+use crate::Result;
+use crate::text::Batch;
+
+/// A BERT or MPNet encoder without any head.
+pub struct Encoder {
+    embeddings: Embeddings,
+    relative: Option<RelativePositions>,
+    layers: Vec<Layer>,
+}
+
+/// What the backward needs.
+pub struct EncoderSaved<B> {
+    embeddings: EmbeddingsSaved<B>,
+    /// Of each layer.
+    pub layers: Vec<LayerSaved<B>>,
+}
+
+impl Encoder {
+    /// Takes all weights from the checkpoint.
+    pub fn load<O: Ops>(loader: &mut Loader<'_, O>, config: &EncoderConfig) -> Result<Self> {
+        let embeddings = Embeddings::load(loader, config)?;
+        let relative = match config.architecture {
+            Architecture::Bert => None,
+            Architecture::Mpnet => Some(RelativePositions::load(loader, config)?),
+        };
+        let layers = (0..config.layers).map(|layer| Layer::load(loader, config, layer)).collect::<Result<_>>()?;
+        Ok(Encoder { embeddings, relative, layers })
+    }
+
+    /// The last hidden state, `[n_tokens, hidden]`. Keeps nothing of one layer when the next begins.
+    pub fn encode<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> O::Buf {
+        let (first, _) = self.embeddings.forward(pass, batch);
+        self.layers.iter().fold(first, |x, layer| layer.forward(pass, x, self.relative.as_ref()).0)
+    }
+
+    /// The last hidden state, `[n_tokens, hidden]`, and what the backward needs.
+    pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> (O::Buf, EncoderSaved<O::Buf>) {
+        let (mut x, embeddings) = self.embeddings.forward(pass, batch);
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let (y, saved) = layer.forward(pass, x, self.relative.as_ref());
+            layers.push(saved);
+            x = y;
+        }
+        (x, EncoderSaved { embeddings, layers })
+    }
+
+    /// Adds the gradients of all weights. `d_y`: `[n_tokens, hidden]`.
+    pub fn backward<O: Ops>(
+        &self,
+        pass: Pass<'_, O>,
+        batch: &Batch,
+        saved: &EncoderSaved<O::Buf>,
+        d_y: O::Buf,
+        grads: &mut Gradients<O>,
+    ) {
+        let d_first = self
+            .layers
+            .iter()
+            .zip(&saved.layers)
+            .rev()
+            .fold(d_y, |d_y, (layer, saved)| layer.backward(pass, saved, &d_y, self.relative.as_ref(), grads));
+        self.embeddings.backward(pass, batch, &saved.embeddings, &d_first, grads);
+    }
+}
