@@ -139,4 +139,12 @@ mod tests {
         assert_eq!((tanh::<true>(100.0), tanh::<true>(f32::NEG_INFINITY)), (1.0, -1.0));
         assert!(tanh::<true>(f32::NAN).is_nan());
     }
+
+    #[test]
+    fn erf_is_within_two_ulp() {
+        check(erf::<true>, erf::<false>, libm::erf, -6.0, 6.0);
+        check(erf::<true>, erf::<false>, libm::erf, -0.01, 0.01);
+        assert_eq!((erf::<true>(f32::INFINITY), erf::<true>(-100.0)), (1.0, -1.0));
+        assert!(erf::<true>(f32::NAN).is_nan());
+    }
 }
