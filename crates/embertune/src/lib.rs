@@ -15,6 +15,7 @@ pub mod mine;
 pub mod model;
 pub mod optim;
 pub mod progress;
+pub mod random;
 pub mod search;
 pub mod text;
 pub mod train;

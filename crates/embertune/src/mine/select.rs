@@ -4,12 +4,13 @@
 //! and the query itself out of what is left, sample, fill up from the whole pool. Two things differ on purpose: the fill-up
 //! never takes a known positive, the query or a text twice (the original's may), and a positive of *any* row with the same query counts as known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ops::Range;
 
 use embertune_kernels::dropout::splitmix64;
 
 use crate::data::{Pool, TextId};
+use crate::random::Shuffle;
 
 /// The ranks of `ranking` (pool rows, best first) that may become negatives: those within `range`, 0-based, the end excluded,
 /// that are not in `forbidden`. Best first.
@@ -54,65 +55,9 @@ pub fn seed_of_row(seed: u64, query: TextId, occurrence: u64) -> u64 {
     splitmix64(seed ^ splitmix64((id >> 64) as u64 ^ splitmix64(id as u64 ^ splitmix64(occurrence))))
 }
 
-/// The numbers `0..n` in a random order, made as far as they are asked for: a Fisher-Yates shuffle that stores only the
-/// places that were swapped.
-struct Shuffle {
-    n: usize,
-    next: usize,
-    seed: u64,
-    moved: HashMap<usize, usize>,
-}
-
-impl Shuffle {
-    fn new(n: usize, seed: u64) -> Shuffle {
-        Shuffle { n, next: 0, seed, moved: HashMap::new() }
-    }
-}
-
-impl Iterator for Shuffle {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        if self.next == self.n {
-            return None;
-        }
-        let left = self.n - self.next;
-        let random = splitmix64(self.seed ^ splitmix64(self.next as u64));
-        // The high half of a 64 by 64 bit product: uniform over 0..left up to a bias of left / 2^64.
-        let pick = self.next + ((u128::from(random) * left as u128) >> 64) as usize;
-        let at_next = self.moved.remove(&self.next).unwrap_or(self.next);
-        let result = if pick == self.next { at_next } else { self.moved.insert(pick, at_next).unwrap_or(pick) };
-        self.next += 1;
-        Some(result)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_shuffle_is_a_permutation_and_depends_on_the_seed() {
-        for n in [0, 1, 2, 7, 100] {
-            let mut numbers: Vec<_> = Shuffle::new(n, 5).collect();
-            numbers.sort_unstable();
-            assert_eq!(numbers, (0..n).collect::<Vec<_>>());
-        }
-        assert_ne!(Shuffle::new(100, 5).collect::<Vec<_>>(), Shuffle::new(100, 6).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn every_number_is_equally_likely_at_every_place() {
-        let (n, draws) = (5, 20_000_u64);
-        let mut count = vec![0_u32; n * n];
-        for seed in 0..draws {
-            for (place, number) in Shuffle::new(n, seed).enumerate() {
-                count[place * n + number] += 1;
-            }
-        }
-        // Expected 4000; five standard deviations of a binomial are 283.
-        assert!(count.iter().all(|&c| (3717..=4283).contains(&c)), "{count:?}");
-    }
 
     #[test]
     fn a_seed_depends_on_run_query_and_occurrence() {

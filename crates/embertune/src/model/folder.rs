@@ -90,6 +90,17 @@ const POOLINGS: [(Pooling, &str, &str); 6] = [
     (Pooling::LastToken, "lasttoken", "pooling_mode_lasttoken"),
 ];
 
+/// The pooling with this name in a model folder: `cls`, `mean`, `max`, `mean_sqrt_len_tokens`, `weightedmean`, `lasttoken`.
+///
+/// # Errors
+/// Where there is none.
+pub fn pooling_named(name: &str) -> Result<Pooling> {
+    POOLINGS.iter().find(|(_, known, _)| *known == name).map(|(pooling, ..)| *pooling).ok_or_else(|| Error::Setting {
+        problem: format!("pooling `{name}` is not known"),
+        hint: Some(format!("one of {}", POOLINGS.map(|(_, known, _)| known).join(", "))),
+    })
+}
+
 impl Modules {
     /// Reads `modules.json` and the configurations that it points to.
     ///

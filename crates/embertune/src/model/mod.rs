@@ -25,5 +25,5 @@ pub mod tensor_files;
 
 pub use config::{DropoutRates, EncoderConfig};
 pub use embedding_model::{EmbeddingModel, Saved};
-pub use folder::Overrides;
+pub use folder::{Overrides, pooling_named};
 pub use params::{Gradients, Param, ParamId, Parameters};

@@ -1,1 +1,23 @@
-//! train.
+//! Fine-tuning: rows and a model in, a better model out.
+//!
+//! [`train`] is the whole job with its files; [`Trainer`] is the loop alone, one optimizer step at a time. Everything random is
+//! a pure function of (seed, epoch, row), so a run gives the same weights again, on any number of threads.
+
+pub mod dataset;
+pub mod events;
+pub mod group;
+pub mod output;
+pub mod record;
+pub mod run;
+pub mod sampler;
+pub mod settings;
+pub mod step;
+pub mod trainer;
+
+pub use dataset::TrainingSet;
+pub use events::{Observer, StepEvent};
+pub use record::RunRecord;
+pub use run::train;
+pub use sampler::SamplingStrategy;
+pub use settings::TrainSettings;
+pub use trainer::{Plan, StepReport, Trainer};

@@ -1,0 +1,73 @@
+//! AdamW with decoupled weight decay, as `torch.optim.AdamW`; which tensors decay is
+//! [`Kind::decays`](crate::model::params::Kind::decays).
+//!
+//! Every tensor is updated in every step, rows of an embedding table without a gradient too: they decay and are moved by
+//! their momentum, as with torch's dense gradients. A row-sparse update is another optimizer.
+
+use embertune_kernels::Ops;
+use embertune_kernels::ops::AdamWStep;
+
+use crate::model::{Gradients, Parameters};
+
+/// What stays the same over all steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWSettings {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// `w -= lr * weight_decay * w`, on tensors that decay. Hugging Face's default is 0, torch's 0.01.
+    pub weight_decay: f64,
+}
+
+/// The moments of every tensor, on the device.
+pub struct AdamW<O: Ops> {
+    settings: AdamWSettings,
+    first: Vec<O::Buf>,
+    second: Vec<O::Buf>,
+    steps_done: u64,
+}
+
+impl<O: Ops> AdamW<O> {
+    /// Zero moments for every tensor of `parameters`.
+    pub fn new(ops: &O, parameters: &Parameters<O>, settings: AdamWSettings) -> Self {
+        AdamW {
+            settings,
+            first: parameters.zero_gradients(ops).list,
+            second: parameters.zero_gradients(ops).list,
+            steps_done: 0,
+        }
+    }
+
+    /// One step with learning rate `lr` on gradients scaled by `grad_scale`, and the matrices packed again.
+    pub fn step(
+        &mut self,
+        ops: &O,
+        parameters: &mut Parameters<O>,
+        gradients: &Gradients<O>,
+        lr: f64,
+        grad_scale: f64,
+    ) {
+        assert_eq!(parameters.list.len(), gradients.list.len(), "tensors and gradients");
+        self.steps_done += 1;
+        let AdamWSettings { beta1, beta2, eps, weight_decay } = self.settings;
+        let step = AdamWStep {
+            lr: lr as f32,
+            beta1,
+            beta2,
+            eps: eps as f32,
+            weight_decay: weight_decay as f32,
+            bias_correction1: (1.0 - beta1.powf(self.steps_done as f64)) as f32,
+            bias_correction2: (1.0 - beta2.powf(self.steps_done as f64)) as f32,
+            grad_scale: grad_scale as f32,
+        };
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        for ((param, g), (m, v)) in parameters.list.iter_mut().zip(&gradients.list).zip(moments) {
+            let weight_decay = if param.kind.decays() { step.weight_decay } else { 0.0 };
+            ops.adamw_step(&mut param.value, g, m, v, AdamWStep { weight_decay, ..step });
+        }
+        parameters.repack(ops);
+    }
+}

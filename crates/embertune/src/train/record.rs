@@ -1,0 +1,249 @@
+//! What a run leaves behind about itself: the lines of its log and its record. No text of the data is in either.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::error::{Error, Result};
+use crate::loss::InfoNceStats;
+use crate::train::settings::TrainSettings;
+use crate::train::trainer::{Plan, StepReport};
+
+/// A line of `log.jsonl`: means over the steps since the line before, and the last of these steps.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LogEntry {
+    /// Optimizer step, from 1.
+    pub step: usize,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Mean over the window.
+    pub loss: f64,
+    /// Learning rate that the last step used.
+    pub lr: f64,
+    /// Gradient norm of the last step, before clipping.
+    pub grad_norm: f64,
+    /// Share of queries whose positive was closer than every negative, over the window.
+    pub in_batch_accuracy: f64,
+    /// Mean similarity of query and positive, over the window.
+    pub positive_similarity: f64,
+    /// Mean similarity of query and closest negative, over the window.
+    pub hardest_negative_similarity: f64,
+    /// Rows per second, over the window.
+    pub examples_per_s: f64,
+    /// Tokens per second, over the window.
+    pub tokens_per_s: f64,
+}
+
+/// The steps since the last line of the log.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    n_steps: usize,
+    loss_sum: f64,
+    stats: InfoNceStats,
+    n_tokens: usize,
+}
+
+impl Window {
+    /// Adds a step.
+    pub fn add(&mut self, report: &StepReport) {
+        self.n_steps += 1;
+        self.loss_sum += report.loss;
+        self.stats.add(&report.stats);
+        self.n_tokens += report.n_tokens;
+    }
+
+    /// The line of the log that ends with the step `last`; the window took `seconds`.
+    pub fn entry(&self, last: &StepReport, seconds: f64) -> LogEntry {
+        LogEntry {
+            step: last.step,
+            epoch: last.epoch,
+            loss: self.loss_sum / self.n_steps as f64,
+            lr: last.learning_rate,
+            grad_norm: last.grad_norm,
+            in_batch_accuracy: self.stats.accuracy(),
+            positive_similarity: self.stats.positive_similarity(),
+            hardest_negative_similarity: self.stats.hardest_negative_similarity(),
+            examples_per_s: self.stats.n_queries as f64 / seconds,
+            tokens_per_s: self.n_tokens as f64 / seconds,
+        }
+    }
+}
+
+/// `run.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunRecord {
+    /// Version of this format.
+    pub format: u32,
+    /// Version of Embertune.
+    pub embertune: &'static str,
+    /// All settings, defaults included.
+    pub settings: TrainSettings,
+    /// The temperature in use.
+    pub temperature: f64,
+    /// Dropout in use: of the hidden states, of the attention's probabilities.
+    pub dropout: [f32; 2],
+    /// Prompt in front of queries, of passages.
+    pub prompts: [String; 2],
+    /// The data file.
+    pub data: FileRecord,
+    /// How long the run was.
+    pub counts: Counts,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// Largest resident memory of the process so far, where the system says it (Linux).
+    pub peak_memory_bytes: Option<u64>,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Losses.
+    pub losses: Losses,
+}
+
+/// A file that a run read.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileRecord {
+    /// As given.
+    pub path: PathBuf,
+    /// Length of the file.
+    pub size_bytes: u64,
+    /// Hash of its bytes, hexadecimal.
+    pub xxh3_128: String,
+}
+
+/// How long a run was.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Rows of the data.
+    pub rows: usize,
+    /// Rows that each epoch left out.
+    pub rows_left_out: usize,
+    /// Distinct texts.
+    pub texts: usize,
+    /// Trainable values of the model.
+    pub parameters: usize,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Those with a rising learning rate.
+    pub warmup_steps: usize,
+    /// Rows trained on, over all epochs.
+    pub examples: usize,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+    /// Queries without any negative left in their batch: they learnt nothing.
+    pub queries_without_negative: usize,
+}
+
+/// Where the time went.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Seconds {
+    /// Loading the model.
+    pub load: f64,
+    /// Reading and tokenizing the data.
+    pub data: f64,
+    /// All steps.
+    pub train: f64,
+    /// Writing checkpoints.
+    pub checkpoints: f64,
+}
+
+/// Losses of a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Losses {
+    /// Loss of the first step.
+    pub first: f64,
+    /// Loss of the last step.
+    pub last: f64,
+    /// Mean over all steps.
+    pub mean: f64,
+}
+
+impl Counts {
+    /// What is known before the first step.
+    pub fn planned(plan: &Plan, texts: usize, parameters: usize) -> Self {
+        Counts {
+            rows: plan.n_rows,
+            rows_left_out: plan.n_rows_left_out(),
+            texts,
+            parameters,
+            warmup_steps: plan.warmup_steps,
+            ..Counts::default()
+        }
+    }
+
+    /// Adds a step.
+    pub fn add(&mut self, report: &StepReport) {
+        self.steps += 1;
+        self.examples += report.stats.n_queries;
+        self.tokens += report.n_tokens;
+        self.queries_without_negative += report.stats.n_queries - report.stats.n_contrasted;
+    }
+}
+
+impl FileRecord {
+    /// Reads a file to the end.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let mut file = BufReader::new(File::open(path).map_err(Error::io(path, "read"))?);
+        let mut hash = Xxh3Default::new();
+        let mut size_bytes = 0;
+        let mut block = vec![0; 1 << 16];
+        loop {
+            let n = file.read(&mut block).map_err(Error::io(path, "read"))?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&block[..n]);
+            size_bytes += n as u64;
+        }
+        Ok(FileRecord { path: path.into(), size_bytes, xxh3_128: format!("{:032x}", hash.digest128()) })
+    }
+}
+
+/// Largest resident memory of this process so far (`VmHWM` of Linux).
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(step: usize, loss: f64) -> StepReport {
+        let stats = InfoNceStats {
+            n_queries: 4,
+            n_contrasted: 4,
+            n_correct: step,
+            n_negatives: 8,
+            positive_similarity_sum: 2.0,
+            hardest_similarity_sum: 1.0,
+        };
+        StepReport { step, epoch: 0.5, loss, learning_rate: 0.1 * step as f64, grad_norm: 3.0, stats, n_tokens: 100 }
+    }
+
+    #[test]
+    fn a_log_line_is_the_mean_of_its_window_and_the_rate_of_its_last_step() {
+        let mut window = Window::default();
+        let (first, last) = (report(1, 4.0), report(2, 2.0));
+        window.add(&first);
+        window.add(&last);
+        let entry = window.entry(&last, 2.0);
+        assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
+        assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
+        assert_eq!((entry.examples_per_s, entry.tokens_per_s), (4.0, 100.0));
+    }
+
+    #[test]
+    fn a_file_is_known_by_size_and_hash() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "").unwrap();
+        let empty = FileRecord::of(file.path()).unwrap();
+        // XXH3-128 of nothing, from the reference implementation's tests.
+        assert_eq!((empty.size_bytes, empty.xxh3_128.as_str()), (0, "99aa06d3014798d86001c324468d497f"));
+    }
+}

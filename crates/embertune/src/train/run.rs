@@ -1,0 +1,137 @@
+//! The whole job of `embertune train`: model and data from their files, the steps, and the folder of the trained model.
+
+use std::time::{Duration, Instant};
+
+use embertune_kernels::Ops;
+
+use crate::data::read_examples;
+use crate::error::Result;
+use crate::model::EmbeddingModel;
+use crate::train::dataset::TrainingSet;
+use crate::train::events::{Observer, StepEvent};
+use crate::train::output::RunFolder;
+use crate::train::record::{Counts, FileRecord, Losses, RunRecord, Seconds, Window, peak_memory_bytes};
+use crate::train::settings::TrainSettings;
+use crate::train::trainer::{StepReport, Trainer};
+
+/// Trains as `settings` say and writes `output_dir`, which is the trained model with `log.jsonl`, `run.json` and the checkpoints in
+/// it. Runs in the current rayon pool. Gives the record.
+///
+/// # Errors
+/// Settings, data or a model that cannot work; a loss that is not finite; a file system that fails. `output_dir` is not touched
+/// then, and what was logged and saved until then is in `<output_dir>.partial`.
+pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) -> Result<RunRecord> {
+    settings.validate()?;
+    let overrides = settings.overrides()?;
+    settings.notes().iter().for_each(|note| observer.note(note));
+    let mut folder = RunFolder::create(&settings.output_dir, settings.overwrite_output_dir)?;
+
+    let started = Instant::now();
+    let base = std::path::Path::new(&settings.model_name_or_path);
+    let mut model = EmbeddingModel::load(ops, base, &overrides, observer)?;
+    let loaded = Instant::now();
+    let examples = read_examples(&settings.train_data, observer)?;
+    let data = FileRecord::of(&settings.train_data)?;
+    let set = TrainingSet::new(&model, &examples, &settings.train_data, settings, observer)?;
+    drop(examples);
+    let mut seconds =
+        Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
+
+    let mut trainer = Trainer::new(&mut model, &set, settings)?;
+    let outcome = run_steps(&mut trainer, &set, settings, &mut folder, &mut seconds, observer)?;
+    let rates = settings.dropout_rates(model.dropout());
+    let record = RunRecord {
+        format: 1,
+        embertune: env!("CARGO_PKG_VERSION"),
+        settings: settings.clone(),
+        temperature: settings.effective_temperature(),
+        dropout: [rates.hidden, rates.attention],
+        prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
+        data,
+        counts: outcome.counts,
+        seconds,
+        peak_memory_bytes: peak_memory_bytes(),
+        threads: rayon::current_num_threads(),
+        losses: outcome.losses,
+    };
+    folder.finish(&model, &record)?;
+    observer.saved(&settings.output_dir);
+    Ok(record)
+}
+
+struct Outcome {
+    counts: Counts,
+    losses: Losses,
+}
+
+fn run_steps<O: Ops>(
+    trainer: &mut Trainer<'_, O>,
+    set: &TrainingSet,
+    settings: &TrainSettings,
+    folder: &mut RunFolder,
+    seconds: &mut Seconds,
+    observer: &dyn Observer,
+) -> Result<Outcome> {
+    let plan = *trainer.plan();
+    if plan.n_rows_left_out() > 0 {
+        observer.note(&format!(
+            "the last {} rows of each epoch's order are no whole batch and are left out of it",
+            plan.n_rows_left_out()
+        ));
+    }
+    let mut counts = Counts::planned(&plan, set.texts.len(), trainer.model().parameters().n_values());
+    let mut losses = Losses::default();
+    observer.training_begins(&plan);
+    let mut training = Duration::ZERO;
+    let (mut window, mut window_began) = (Window::default(), Duration::ZERO);
+    loop {
+        let began = Instant::now();
+        let Some(report) = trainer.step() else { break };
+        let report = report?;
+        training += began.elapsed();
+
+        warn_of_empty_batches(&report, &counts, observer);
+        counts.add(&report);
+        window.add(&report);
+        losses.last = report.loss;
+        losses.first = if report.step == 1 { report.loss } else { losses.first };
+        losses.mean += (report.loss - losses.mean) / report.step as f64;
+        let per_step = training / report.step as u32;
+        observer.step_done(&StepEvent {
+            report: &report,
+            total_steps: plan.total_steps,
+            examples_per_s: counts.examples as f64 / training.as_secs_f64(),
+            time_left: per_step * (plan.total_steps - report.step) as u32,
+        });
+        let is_last = report.step == plan.total_steps;
+        if is_last || is_due(report.step, settings.logging_steps) {
+            folder.log(&window.entry(&report, (training - window_began).as_secs_f64()))?;
+            (window, window_began) = (Window::default(), training);
+        }
+        if !is_last && is_due(report.step, settings.save_steps) {
+            let began = Instant::now();
+            let saved = folder.checkpoint(trainer.model(), report.step, settings.save_total_limit)?;
+            seconds.checkpoints += began.elapsed().as_secs_f64();
+            observer.saved(&saved);
+        }
+    }
+    seconds.train = training.as_secs_f64();
+    Ok(Outcome { counts, losses })
+}
+
+fn is_due(step: usize, every: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// Said once: the data itself leaves a batch without negatives, because its rows share their positives, say.
+fn warn_of_empty_batches(report: &StepReport, before: &Counts, observer: &dyn Observer) {
+    if report.stats.n_contrasted < report.stats.n_queries && before.queries_without_negative == 0 {
+        observer.warn(&format!(
+            "step {}: {} of {} queries have no negative in their batch and learn nothing from it; this is said once, and \
+             counted in run.json",
+            report.step,
+            report.stats.n_queries - report.stats.n_contrasted,
+            report.stats.n_queries
+        ));
+    }
+}

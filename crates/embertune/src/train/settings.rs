@@ -1,0 +1,339 @@
+//! All settings of a training run, by the names of the original's flags.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::loss::Negatives;
+use crate::model::{DropoutRates, Overrides, pooling_named};
+use crate::optim::{AdamWSettings, SchedulerType};
+use crate::train::sampler::{LastBatch, SamplingStrategy};
+
+/// What to train, on what, and how. Defaults are those of Hugging Face's TrainingArguments and of the original's finetune.py.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Folder or Hugging Face name of the base model. Required.
+    pub model_name_or_path: String,
+    /// JSON lines `{"query", "pos", "neg"}`. Required.
+    pub train_data: PathBuf,
+    /// The folder of the trained model. Required; must not exist, or see `overwrite_output_dir`.
+    pub output_dir: PathBuf,
+    /// Replace a model folder at `output_dir`, when the new one is complete. Default false.
+    pub overwrite_output_dir: bool,
+
+    /// Text in front of every query; `None` takes the model's own.
+    pub query_instruction_for_retrieval: Option<String>,
+    /// Text in front of every passage; `None` takes the model's own.
+    pub passage_instruction_for_retrieval: Option<String>,
+    /// Pooling by its name in a model folder (`cls`, `mean`, ...); `None` takes the model's own. The original's default is `cls`
+    /// for every model, whatever it was made with.
+    pub pooling: Option<String>,
+    /// Scale embeddings to length 1. Default true. Where false, the temperature is 1, as in the original.
+    pub normalized: bool,
+    /// Longest query in tokens, special tokens and prompt included. Default 32.
+    pub query_max_len: usize,
+    /// Longest passage in tokens. Default 128.
+    pub passage_max_len: usize,
+    /// Dropout everywhere in the model, in `0..1`; `None` takes the base model's `config.json`.
+    pub dropout: Option<f32>,
+
+    /// What similarities are divided by, `1 / scale`. Default 0.02 (sentence-transformers: 0.05).
+    pub temperature: f64,
+    /// Passages of a query in a batch: one positive, the rest negatives. Default 8.
+    pub train_group_size: usize,
+    /// Use the passages of the other queries in a batch as negatives. Default true.
+    pub use_inbatch_neg: bool,
+    /// Share negatives between processes. There is one process: no effect. Default false.
+    pub negatives_cross_device: bool,
+
+    /// Peak learning rate. Default 5e-5.
+    pub learning_rate: f64,
+    /// Passes over the data; may be fractional. Default 3.
+    pub num_train_epochs: f64,
+    /// Number of optimizer steps, instead of `num_train_epochs`.
+    pub max_steps: Option<usize>,
+    /// Rows of a batch. Default 8.
+    pub per_device_train_batch_size: usize,
+    /// Batches of an optimizer step. Their losses are averaged; negatives stay within a batch. Default 1.
+    pub gradient_accumulation_steps: usize,
+    /// Share of the steps over which the learning rate rises from 0, rounded up. Default 0.
+    pub warmup_ratio: f64,
+    /// Number of such steps, instead of the share; below 1 it is a share, as in transformers 5. Default 0.
+    pub warmup_steps: f64,
+    /// Shape of the learning rate over the steps. Default linear.
+    pub lr_scheduler_type: SchedulerType,
+    /// Decay of matrices and embedding tables. Default 0 (torch: 0.01).
+    pub weight_decay: f64,
+    /// Default 0.9.
+    pub adam_beta1: f64,
+    /// Default 0.999.
+    pub adam_beta2: f64,
+    /// Default 1e-8.
+    pub adam_epsilon: f64,
+    /// Bound of the global gradient norm; 0 for none. Default 1.
+    pub max_grad_norm: f64,
+    /// Order of the rows. Default random.
+    pub train_sampling_strategy: SamplingStrategy,
+    /// Leave out the last batch of an epoch where it is smaller. Default false.
+    pub dataloader_drop_last: bool,
+    /// Seed of everything random. Default 42.
+    pub seed: u64,
+
+    /// Steps between two lines of the log; the last step is always logged. 0 for the last one alone. Default 500.
+    pub logging_steps: usize,
+    /// Steps between two `checkpoint-<step>` folders. 0 for none. Default 500. After the last step there is none: `output_dir` is
+    /// that model.
+    pub save_steps: usize,
+    /// Number of checkpoints to keep; the oldest go first. Default: all.
+    pub save_total_limit: Option<usize>,
+
+    /// Compute in bf16. Accepted; computed in f32 for now. Default false.
+    pub bf16: bool,
+    /// Compute in fp16. Accepted; computed in f32 for now. Default false.
+    pub fp16: bool,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            model_name_or_path: String::new(),
+            train_data: PathBuf::new(),
+            output_dir: PathBuf::new(),
+            overwrite_output_dir: false,
+            query_instruction_for_retrieval: None,
+            passage_instruction_for_retrieval: None,
+            pooling: self.pooling.as_deref().map(pooling_named).transpose()?,
+            normalized: true,
+            query_max_len: 32,
+            passage_max_len: 128,
+            dropout: None,
+            temperature: 0.02,
+            train_group_size: 8,
+            use_inbatch_neg: true,
+            negatives_cross_device: false,
+            learning_rate: 5e-5,
+            num_train_epochs: 3.0,
+            max_steps: None,
+            per_device_train_batch_size: 8,
+            gradient_accumulation_steps: 1,
+            warmup_ratio: 0.0,
+            warmup_steps: 0.0,
+            lr_scheduler_type: SchedulerType::Linear,
+            weight_decay: 0.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            train_sampling_strategy: SamplingStrategy::Random,
+            dataloader_drop_last: false,
+            seed: 42,
+            logging_steps: 500,
+            save_steps: 500,
+            save_total_limit: None,
+            bf16: false,
+            fp16: false,
+        }
+    }
+}
+
+impl TrainSettings {
+    /// Checks what can be checked without data and model.
+    ///
+    /// # Errors
+    /// A value outside its range, or a batch in which no query can have a negative.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let not_negative = |x: f64| x >= 0.0 && x.is_finite();
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let rules: [(&str, String, bool, &str); 17] = [
+            ("query_max_len", self.query_max_len.to_string(), self.query_max_len > 0, "at least 1"),
+            ("passage_max_len", self.passage_max_len.to_string(), self.passage_max_len > 0, "at least 1"),
+            ("dropout", format!("{:?}", self.dropout), self.dropout.is_none_or(|p| share(p.into())), "in 0..1"),
+            ("temperature", self.temperature.to_string(), positive(self.temperature), "above 0"),
+            ("train_group_size", self.train_group_size.to_string(), self.train_group_size > 0, "at least 1"),
+            ("learning_rate", self.learning_rate.to_string(), positive(self.learning_rate), "above 0"),
+            ("num_train_epochs", self.num_train_epochs.to_string(), positive(self.num_train_epochs), "above 0"),
+            ("max_steps", format!("{:?}", self.max_steps), self.max_steps != Some(0), "at least 1"),
+            (
+                "per_device_train_batch_size",
+                self.per_device_train_batch_size.to_string(),
+                self.per_device_train_batch_size > 0,
+                "at least 1",
+            ),
+            (
+                "gradient_accumulation_steps",
+                self.gradient_accumulation_steps.to_string(),
+                self.gradient_accumulation_steps > 0,
+                "at least 1",
+            ),
+            ("warmup_ratio", self.warmup_ratio.to_string(), (0.0..=1.0).contains(&self.warmup_ratio), "in 0..=1"),
+            ("warmup_steps", self.warmup_steps.to_string(), not_negative(self.warmup_steps), "at least 0"),
+            ("weight_decay", self.weight_decay.to_string(), not_negative(self.weight_decay), "at least 0"),
+            ("adam_beta1", self.adam_beta1.to_string(), share(self.adam_beta1), "in 0..1"),
+            ("adam_beta2", self.adam_beta2.to_string(), share(self.adam_beta2), "in 0..1"),
+            ("adam_epsilon", self.adam_epsilon.to_string(), positive(self.adam_epsilon), "above 0"),
+            ("max_grad_norm", self.max_grad_norm.to_string(), not_negative(self.max_grad_norm), "at least 0"),
+        ];
+        if let Some((flag, value, _, allowed)) = rules.iter().find(|(_, _, is_allowed, _)| !is_allowed) {
+            return Err(Error::Setting {
+                problem: format!("`--{flag} {value}` is not allowed: it has to be {allowed}"),
+                hint: None,
+            });
+        }
+        self.some_query_has_a_negative()
+    }
+
+    fn some_query_has_a_negative(&self) -> Result<()> {
+        let from_batch = self.use_inbatch_neg && self.per_device_train_batch_size > 1;
+        if self.train_group_size > 1 || from_batch {
+            return Ok(());
+        }
+        let reason = if self.use_inbatch_neg {
+            "with `--per_device_train_batch_size 1`"
+        } else {
+            "with `--use_inbatch_neg False`"
+        };
+        Err(Error::Setting {
+            problem: format!(
+                "`--train_group_size 1` {reason} leaves every query without a negative: the loss is 0 and nothing is learnt"
+            ),
+            hint: Some("pass `--train_group_size 2` or more, or use in-batch negatives with a larger batch".into()),
+        })
+    }
+
+    /// What the user wants otherwise than the model's folder says.
+    ///
+    /// # Errors
+    /// An unknown pooling.
+    pub fn overrides(&self) -> Result<Overrides> {
+        Ok(Overrides {
+            pooling: self.pooling.as_deref().map(pooling_named).transpose()?,
+            normalize: Some(self.normalized),
+            query_prompt: self.query_instruction_for_retrieval.clone(),
+            passage_prompt: self.passage_instruction_for_retrieval.clone(),
+            max_seq_length: None,
+        })
+    }
+
+    /// What should be said about settings that do less than their names promise, one line each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (flag, is_set) in [("bf16", self.bf16), ("fp16", self.fp16)] {
+            if is_set {
+                notes.push(format!("`--{flag} True`: computed in f32 for now"));
+            }
+        }
+        if self.negatives_cross_device {
+            notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
+        }
+        if !self.normalized && self.temperature != 1.0 {
+            notes.push(format!(
+                "`--normalized False`: the temperature is 1 instead of {}, as in the original",
+                self.temperature
+            ));
+        }
+        notes
+    }
+
+    /// The temperature in use: 1 where embeddings are not normalised.
+    pub fn effective_temperature(&self) -> f64 {
+        if self.normalized { self.temperature } else { 1.0 }
+    }
+
+    /// Number of warm-up steps of a run of `total_steps`.
+    pub fn warmup(&self, total_steps: usize) -> usize {
+        let share = |share: f64| (total_steps as f64 * share).ceil() as usize;
+        if self.warmup_steps >= 1.0 {
+            self.warmup_steps as usize
+        } else if self.warmup_steps > 0.0 {
+            share(self.warmup_steps)
+        } else {
+            share(self.warmup_ratio)
+        }
+    }
+
+    /// Which passages of a batch are negatives of a query.
+    pub fn negatives(&self) -> Negatives {
+        if self.use_inbatch_neg { Negatives::InBatch } else { Negatives::OwnGroup }
+    }
+
+    /// What happens to a smaller last batch.
+    pub fn last_batch(&self) -> LastBatch {
+        if self.dataloader_drop_last { LastBatch::Drop } else { LastBatch::Keep }
+    }
+
+    /// The optimizer's settings.
+    pub fn adamw(&self) -> AdamWSettings {
+        AdamWSettings {
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            eps: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    /// The dropout in use, for a model whose own is `of_model`.
+    pub fn dropout_rates(&self, of_model: DropoutRates) -> DropoutRates {
+        self.dropout.map_or(of_model, |p| DropoutRates { hidden: p, attention: p })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_allowed() {
+        TrainSettings::default().validate().unwrap();
+    }
+
+    #[test]
+    fn batches_without_any_negative_are_refused_with_the_reason() {
+        let base = TrainSettings { train_group_size: 1, ..TrainSettings::default() };
+        for settings in [
+            TrainSettings { per_device_train_batch_size: 1, ..base.clone() },
+            TrainSettings { use_inbatch_neg: false, ..base.clone() },
+        ] {
+            let error = settings.validate().unwrap_err();
+            assert!(error.to_string().contains("leaves every query without a negative"), "{error}");
+            assert!(error.hint().is_some());
+        }
+        base.validate().unwrap();
+        TrainSettings { per_device_train_batch_size: 1, train_group_size: 2, ..base }.validate().unwrap();
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let d = TrainSettings::default;
+        for (settings, flag) in [
+            (TrainSettings { temperature: 0.0, ..d() }, "--temperature 0"),
+            (TrainSettings { learning_rate: f64::NAN, ..d() }, "--learning_rate NaN"),
+            (TrainSettings { dropout: Some(1.0), ..d() }, "--dropout"),
+            (TrainSettings { warmup_ratio: 2.0, ..d() }, "--warmup_ratio 2"),
+            (TrainSettings { per_device_train_batch_size: 0, ..d() }, "--per_device_train_batch_size 0"),
+        ] {
+            let error = settings.validate().unwrap_err();
+            assert!(error.to_string().contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn warm_up_is_a_share_rounded_up_or_a_number_of_steps() {
+        let with =
+            |warmup_ratio, warmup_steps| TrainSettings { warmup_ratio, warmup_steps, ..TrainSettings::default() };
+        assert_eq!(with(0.1, 0.0).warmup(12), 2);
+        assert_eq!(with(0.0, 0.1).warmup(12), 2);
+        assert_eq!(with(0.5, 3.0).warmup(12), 3);
+        assert_eq!(with(0.0, 0.0).warmup(12), 0);
+    }
+
+    #[test]
+    fn settings_survive_json() {
+        let settings = TrainSettings { max_steps: Some(7), dropout: Some(0.1), ..TrainSettings::default() };
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<TrainSettings>(&json).unwrap(), settings);
+        assert!(serde_json::from_str::<TrainSettings>(r#"{"tempratur": 1}"#).is_err());
+    }
+}

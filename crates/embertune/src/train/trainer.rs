@@ -1,0 +1,202 @@
+//! The training loop, one optimizer step at a time.
+//!
+//! A step is a pure function of the weights, the optimizer's moments and the number of the step: which rows it takes, what it
+//! drops out and its learning rate follow from (settings, step).
+
+use embertune_kernels::Ops;
+
+use crate::error::{Error, Result};
+use crate::loss::InfoNceStats;
+use crate::model::{EmbeddingModel, Gradients};
+use crate::optim::clip::{clip_coefficient, global_norm};
+use crate::optim::{AdamW, Schedule};
+use crate::train::dataset::TrainingSet;
+use crate::train::sampler::{Batches, LastBatch, epoch_order};
+use crate::train::settings::TrainSettings;
+use crate::train::step::{MicroBatch, Pass, forward_backward};
+
+/// How long a run will be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// Rows of the data.
+    pub n_rows: usize,
+    /// How an epoch is cut.
+    pub batches: Batches,
+    /// Optimizer steps of the run.
+    pub total_steps: usize,
+    /// Steps over which the learning rate rises.
+    pub warmup_steps: usize,
+}
+
+impl Plan {
+    /// The plan of a run on `set`.
+    ///
+    /// A last batch of one row gets no negatives from its batch. Where rows may have none of their own, it is left out, as with
+    /// `dataloader_drop_last`: its loss would be 0, and its step would only move the momentum.
+    ///
+    /// # Errors
+    /// Where an epoch has no batch.
+    pub fn new(set: &TrainingSet, settings: &TrainSettings) -> Result<Self> {
+        let n_rows = set.rows.len();
+        let batch_size = settings.per_device_train_batch_size;
+        let alone = n_rows % batch_size == 1 && batch_size > 1;
+        let without_negatives =
+            || settings.train_group_size == 1 || set.rows.iter().any(|row| row.negatives.is_empty());
+        let last = if alone && without_negatives() { LastBatch::Drop } else { settings.last_batch() };
+        let batches = Batches::new(n_rows, batch_size, settings.gradient_accumulation_steps, last);
+        if batches.n_rows == 0 {
+            return Err(Error::Setting {
+                problem: format!(
+                    "the data has {n_rows} rows, which is no whole batch of {batch_size} (`--per_device_train_batch_size`)"
+                ),
+                hint: Some("choose a smaller batch, or `--dataloader_drop_last False` for 2 rows and more".into()),
+            });
+        }
+        // As in transformers: a part of an epoch is a part of its steps, rounded up.
+        let by_epochs = || (settings.num_train_epochs * batches.steps_per_epoch() as f64).ceil() as usize;
+        let total_steps = settings.max_steps.unwrap_or_else(by_epochs);
+        Ok(Plan { n_rows, batches, total_steps, warmup_steps: settings.warmup(total_steps) })
+    }
+
+    /// Rows that every epoch leaves out.
+    pub fn n_rows_left_out(&self) -> usize {
+        self.n_rows - self.batches.n_rows
+    }
+}
+
+/// What an optimizer step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// From 1.
+    pub step: usize,
+    /// Epochs done after this step, as a fraction.
+    pub epoch: f64,
+    /// Mean of the losses of the step's batches.
+    pub loss: f64,
+    /// The learning rate that the step used.
+    pub learning_rate: f64,
+    /// Global norm of the gradients before clipping.
+    pub grad_norm: f64,
+    /// Similarities and accuracy.
+    pub stats: InfoNceStats,
+    /// Tokens that went through the model.
+    pub n_tokens: usize,
+}
+
+/// A run in progress.
+pub struct Trainer<'a, O: Ops> {
+    model: &'a mut EmbeddingModel<O>,
+    set: &'a TrainingSet,
+    settings: &'a TrainSettings,
+    plan: Plan,
+    schedule: Schedule,
+    optimizer: AdamW<O>,
+    gradients: Gradients<O>,
+    steps_done: usize,
+    /// The order of the epoch that it belongs to.
+    order: (usize, Vec<usize>),
+}
+
+impl<'a, O: Ops> Trainer<'a, O> {
+    /// A run that has not begun.
+    ///
+    /// # Errors
+    /// Settings that cannot work.
+    pub fn new(model: &'a mut EmbeddingModel<O>, set: &'a TrainingSet, settings: &'a TrainSettings) -> Result<Self> {
+        settings.validate()?;
+        let plan = Plan::new(set, settings)?;
+        let Plan { total_steps, warmup_steps, .. } = plan;
+        let schedule = Schedule::new(settings.lr_scheduler_type, settings.learning_rate, warmup_steps, total_steps)?;
+        let optimizer = AdamW::new(model.ops(), model.parameters(), settings.adamw());
+        let gradients = model.parameters().zero_gradients(model.ops());
+        let order = (0, epoch_order(plan.n_rows, settings.train_sampling_strategy, settings.seed, 0));
+        Ok(Trainer { model, set, settings, plan, schedule, optimizer, gradients, steps_done: 0, order })
+    }
+
+    /// How long the run is.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &EmbeddingModel<O> {
+        self.model
+    }
+
+    /// The next step; `None` after the last one.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not finite. The weights are those of the step before.
+    pub fn step(&mut self) -> Option<Result<StepReport>> {
+        (self.steps_done < self.plan.total_steps).then(|| self.next_step())
+    }
+
+    fn next_step(&mut self) -> Result<StepReport> {
+        let batches = self.plan.batches;
+        let (epoch, step_of_epoch) =
+            (self.steps_done / batches.steps_per_epoch(), self.steps_done % batches.steps_per_epoch());
+        if self.order.0 != epoch {
+            let strategy = self.settings.train_sampling_strategy;
+            self.order = (epoch, epoch_order(self.plan.n_rows, strategy, self.settings.seed, epoch));
+        }
+        let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
+        let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
+        let pass = Pass {
+            negatives: self.settings.negatives(),
+            temperature: self.settings.effective_temperature(),
+            dropout: self.settings.dropout_rates(self.model.dropout()),
+            weight: 1.0 / micro_batches.len() as f32,
+        };
+
+        self.gradients.set_zero(self.model.ops());
+        let mut report = StepReport {
+            step: self.steps_done + 1,
+            epoch: epoch as f64 + batches_done as f64 / batches.per_epoch() as f64,
+            loss: 0.0,
+            learning_rate: self.schedule.learning_rate(self.steps_done),
+            grad_norm: 0.0,
+            stats: InfoNceStats::default(),
+            n_tokens: 0,
+        };
+        for places in &micro_batches {
+            let rows = &self.order.1[places.clone()];
+            let micro = MicroBatch::new(self.set, rows, self.settings.train_group_size, self.settings.seed, epoch);
+            let (loss, stats) = forward_backward(self.model, &micro, pass, &mut self.gradients);
+            if !loss.is_finite() {
+                return Err(self.not_finite(&format!("the loss is {loss}"), rows));
+            }
+            report.loss += loss / micro_batches.len() as f64;
+            report.stats.add(&stats);
+            report.n_tokens += micro.batch.n_tokens();
+        }
+        report.grad_norm = global_norm(self.model.ops(), &self.gradients);
+        if !report.grad_norm.is_finite() {
+            let rows =
+                micro_batches.iter().flat_map(|places| &self.order.1[places.clone()]).copied().collect::<Vec<_>>();
+            return Err(self.not_finite(&format!("the gradient of {} is not finite", self.first_bad_tensor()), &rows));
+        }
+        let scale = clip_coefficient(report.grad_norm, self.settings.max_grad_norm);
+        let ops = self.model.shared_ops();
+        let (parameters, gradients) = (self.model.parameters_mut(), &self.gradients);
+        self.optimizer.step(&ops, parameters, gradients, report.learning_rate, scale);
+        self.steps_done += 1;
+        Ok(report)
+    }
+
+    fn first_bad_tensor(&self) -> String {
+        let ops = self.model.ops();
+        let tensors = self.model.parameters().list.iter().zip(&self.gradients.list);
+        let bad = tensors.into_iter().find(|(_, gradient)| !ops.squared_norm(gradient).is_finite());
+        bad.map_or("the model".into(), |(param, _)| format!("`{}`", param.parts[0].name))
+    }
+
+    fn not_finite(&self, what: &str, rows: &[usize]) -> Error {
+        let lines: Vec<_> = rows.iter().take(8).map(|&row| self.set.rows[row].line.to_string()).collect();
+        let more = if rows.len() > lines.len() { ", ..." } else { "" };
+        Error::Training {
+            step: self.steps_done + 1,
+            problem: format!("{what}, in the batch with lines {}{more} of the data", lines.join(", ")),
+            hint: Some("choose a smaller `--learning_rate` or a larger `--temperature`".into()),
+        }
+    }
+}
