@@ -31,13 +31,13 @@ pub fn layer_norm_forward<T: Real>(
     let mut y = vec![0.0; s.len()];
     let mut normed = vec![0.0; s.len()];
     let mut rstd = vec![0.0; n_tokens];
-    for token in 0..n_tokens {
+    for (token, rstd) in rstd.iter_mut().enumerate() {
         let row = token * width..(token + 1) * width;
         let mean = s[row.clone()].iter().sum::<f64>() / width as f64;
         let var = s[row.clone()].iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / width as f64;
-        rstd[token] = 1.0 / (var + f64::from(norm.eps)).sqrt();
+        *rstd = 1.0 / (var + f64::from(norm.eps)).sqrt();
         for (c, i) in row.enumerate() {
-            normed[i] = (s[i] - mean) * rstd[token];
+            normed[i] = (s[i] - mean) * *rstd;
             y[i] = normed[i] * norm.gamma[c].to_f64() + norm.beta[c].to_f64();
         }
     }

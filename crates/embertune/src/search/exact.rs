@@ -5,6 +5,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use embertune_kernels::cpu::matmul::matmul_nt;
 use rayon::prelude::*;
 
 use crate::embed::Vectors;
@@ -26,10 +27,14 @@ pub struct Hit {
 }
 
 impl Hit {
-    /// Best first: by score, higher first, then by row, lower first. A score that is no number counts as the lowest.
+    /// A score that is no number becomes the lowest, so that every two hits have an order.
+    fn new(row: u32, score: f32) -> Hit {
+        Hit { row, score: if score.is_nan() { f32::NEG_INFINITY } else { score } }
+    }
+
+    /// Best first: by score, higher first, then by row, lower first.
     fn order(&self, other: &Hit) -> Ordering {
-        let key = |hit: &Hit| if hit.score.is_nan() { f32::NEG_INFINITY } else { hit.score };
-        key(other).partial_cmp(&key(self)).unwrap_or(Ordering::Equal).then(self.row.cmp(&other.row))
+        other.score.partial_cmp(&self.score).unwrap_or(Ordering::Equal).then(self.row.cmp(&other.row))
     }
 }
 
@@ -57,7 +62,7 @@ pub fn top_k(queries: &Vectors, pool: &Vectors, k: usize, progress: &dyn Progres
             matmul_nt(scores, block, candidates, n_queries, n_candidates, dim);
             best.par_iter_mut().zip(scores.par_chunks(n_candidates)).for_each(|(best, scores)| {
                 for (j, &score) in scores.iter().enumerate() {
-                    best.offer(Hit { row: (i * CANDIDATES + j) as u32, score });
+                    best.offer(Hit::new((i * CANDIDATES + j) as u32, score));
                 }
             });
         }
@@ -116,14 +121,4 @@ impl Best {
     fn into_sorted(self) -> Vec<Hit> {
         self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
     }
-}
-
-/// `out[m, n] = a[m, k] b[n, k]^T`.
-fn matmul_nt(out: &mut [f32], a: &[f32], b: &[f32], m: usize, n: usize, k: usize) {
-    assert_eq!((out.len(), a.len(), b.len()), (m * n, m * k, n * k));
-    out.par_chunks_mut(n).zip(a.par_chunks(k)).for_each(|(out, a)| {
-        for (out, b) in out.iter_mut().zip(b.chunks(k)) {
-            *out = a.iter().zip(b).map(|(x, y)| x * y).sum();
-        }
-    });
 }

@@ -104,7 +104,7 @@ impl Default for TrainSettings {
             overwrite_output_dir: false,
             query_instruction_for_retrieval: None,
             passage_instruction_for_retrieval: None,
-            pooling: self.pooling.as_deref().map(pooling_named).transpose()?,
+            pooling: None,
             normalized: true,
             query_max_len: 32,
             passage_max_len: 128,

@@ -1,3 +1,9 @@
 //! Tests of the library against golden values and real models, in one binary: one module per topic.
 
+mod data;
+mod evaluation;
 mod golden;
+mod metrics;
+mod mining;
+mod said;
+mod search;

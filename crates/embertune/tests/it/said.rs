@@ -1,0 +1,38 @@
+//! A [`Progress`] that remembers what it was told.
+
+use std::sync::Mutex;
+
+use embertune::progress::Progress;
+
+/// Everything that was said, in order.
+#[derive(Default)]
+pub struct Said {
+    lines: Mutex<Vec<String>>,
+    units: Mutex<u64>,
+}
+
+impl Said {
+    /// Warnings as `warning: ...`, notes as `note: ...`.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Sum of what was reported as done.
+    pub fn units(&self) -> u64 {
+        *self.units.lock().unwrap()
+    }
+}
+
+impl Progress for Said {
+    fn start(&self, _what: &str, _total: u64) {}
+    fn advance(&self, n: u64) {
+        *self.units.lock().unwrap() += n;
+    }
+    fn finish(&self) {}
+    fn warn(&self, message: &str) {
+        self.lines.lock().unwrap().push(format!("warning: {message}"));
+    }
+    fn note(&self, message: &str) {
+        self.lines.lock().unwrap().push(format!("note: {message}"));
+    }
+}
