@@ -100,14 +100,41 @@ pub fn read_pool(path: &Path, progress: &dyn Progress) -> Result<Vec<String>> {
     not_empty(path, texts, r#"one object per line, like {"context": ["..."]} or {"text": "..."}"#)
 }
 
-/// Reads texts to embed, one per line, so that vector i belongs to line i. In a file named `.jsonl`, `.json` or `.ndjson` a line is an
-/// object with a field `text` (and maybe `title`) or `query`; in any other file it is the text itself.
+/// What a line of a file with texts is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextForm {
+    /// The text itself.
+    Lines,
+    /// An object with a field `text` (and maybe `title`) or `query`.
+    JsonLines,
+}
+
+impl TextForm {
+    /// The form that the ending of a file name says: [`JsonLines`](TextForm::JsonLines) for `.jsonl`, `.json` and `.ndjson`.
+    pub fn of(path: &Path) -> TextForm {
+        let ending = path.extension().unwrap_or_default();
+        match ["jsonl", "json", "ndjson"].iter().any(|known| ending.eq_ignore_ascii_case(known)) {
+            true => TextForm::JsonLines,
+            false => TextForm::Lines,
+        }
+    }
+}
+
+/// Reads texts to embed, one per line, so that vector i belongs to line i, in the form that the file's ending says.
 ///
 /// # Errors
 /// A line that is not what it should be, an empty text, no texts at all.
 pub fn read_texts(path: &Path) -> Result<Vec<String>> {
+    read_texts_as(path, TextForm::of(path))
+}
+
+/// Reads texts to embed as [`read_texts`] does, in a given form.
+///
+/// # Errors
+/// Those of [`read_texts`].
+pub fn read_texts_as(path: &Path, form: TextForm) -> Result<Vec<String>> {
     let mut texts = Vec::new();
-    if path.extension().is_some_and(|e| ["jsonl", "json", "ndjson"].iter().any(|known| e.eq_ignore_ascii_case(known))) {
+    if form == TextForm::JsonLines {
         for_each_object(path, |_, object| {
             texts.push(if object.has("query") { object.text("query")? } else { titled_text(&object)? });
             Ok(())

@@ -10,5 +10,5 @@ pub mod pool;
 
 pub use example::Example;
 pub use identity::TextId;
-pub use jsonl::{Row, read_examples, read_pool, read_rows, read_texts};
+pub use jsonl::{Row, TextForm, read_examples, read_pool, read_rows, read_texts, read_texts_as};
 pub use pool::Pool;

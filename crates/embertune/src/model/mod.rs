@@ -1,7 +1,7 @@
 //! The encoder: token ids to embeddings and back to gradients, over any device ([`embertune_kernels::Ops`]).
 //!
 //! Reading order: [`embedding_model`] is the whole; [`encoder`], [`layer`], [`attention`], [`feed_forward`], [`embeddings`] and
-//! [`head`] compute; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders.
+//! [`head`] compute; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders; [`hub`] finds them by name.
 
 pub mod attention;
 pub mod checkpoint;
@@ -12,6 +12,7 @@ pub mod encoder;
 pub mod feed_forward;
 pub mod folder;
 pub mod head;
+pub mod hub;
 pub mod json_file;
 pub mod layer;
 pub mod layer_norm;
@@ -26,4 +27,5 @@ pub mod tensor_files;
 pub use config::{DropoutRates, EncoderConfig};
 pub use embedding_model::{EmbeddingModel, Saved};
 pub use folder::{Overrides, pooling_named};
+pub use hub::resolve;
 pub use params::{Gradients, Param, ParamId, Parameters};
