@@ -1,3 +1,28 @@
-//! The command `embertune`.
+//! The command `embertune`: the flags, what is shown, and the exit code. Everything else is the library's.
+//!
+//! Exit codes: 0 done, 1 kept for quality gates, 2 an error, with `error:` and mostly `hint:` on standard error.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod commands;
+mod diagnostics;
+mod printer;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, refused, spelling};
+
+fn main() -> ExitCode {
+    let argv: Vec<_> = std::env::args_os().map(spelling::underscored).collect();
+    if let Err(error) = refused::check(&argv) {
+        return diagnostics::report(&error);
+    }
+    // Clap itself shows help and usage errors, and exits with 0 or 2.
+    match commands::run(Cli::parse_from(argv)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => diagnostics::report(&error),
+    }
+}

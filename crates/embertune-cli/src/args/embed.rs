@@ -1,0 +1,86 @@
+//! The flags of `embertune embed`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use embertune::data::TextForm;
+use embertune::text::Role;
+
+use super::{MachineArgs, ModelArgs};
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # One vector per line of the file, as a NumPy array [n_lines, dim]
+  embertune embed --model_name_or_path ./tuned --input_file passages.txt --output_file passages.npy
+
+  # A query from standard input, with the model's prompt for queries
+  echo 'how do I split a pdf' | embertune embed --model_name_or_path ./tuned --role query --output_file q.safetensors";
+
+/// Arguments of `embed`.
+#[derive(Args, Debug)]
+#[command(rename_all = "snake_case", next_help_heading = "Data")]
+pub struct EmbedArgs {
+    /// Texts, one per line; `-` for standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input_file: PathBuf,
+
+    /// What a line is: the text itself, or a JSON object with a field `text` (and maybe `title`) or `query`
+    /// [default: jsonl if the input's name ends in .jsonl, .json or .ndjson, else lines]
+    #[arg(long, value_name = "FORM")]
+    pub input_format: Option<InputFormat>,
+
+    /// Where to write the vectors: a name ending in .npy or .safetensors (one tensor `embeddings`)
+    #[arg(long, value_name = "FILE")]
+    pub output_file: PathBuf,
+
+    /// What the texts are: decides which of the model's prompts goes in front of them
+    #[arg(long, value_name = "ROLE", default_value = "passage")]
+    pub role: RoleArg,
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    /// Texts that go through the model at once; results do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Machine")]
+    pub batch_size: usize,
+
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// `--input_format`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum InputFormat {
+    /// Each line is a text
+    Lines,
+    /// Each line is a JSON object
+    Jsonl,
+}
+
+impl From<InputFormat> for TextForm {
+    fn from(format: InputFormat) -> TextForm {
+        match format {
+            InputFormat::Lines => TextForm::Lines,
+            InputFormat::Jsonl => TextForm::JsonLines,
+        }
+    }
+}
+
+/// `--role`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleArg {
+    /// What somebody asks
+    Query,
+    /// What is searched
+    Passage,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Role {
+        match role {
+            RoleArg::Query => Role::Query,
+            RoleArg::Passage => Role::Passage,
+        }
+    }
+}

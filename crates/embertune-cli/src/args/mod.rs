@@ -1,0 +1,79 @@
+//! The command line: one file per command, each flag with its documentation and its parsing in one place.
+//!
+//! Flags are spelled as in the original Python scripts (`--model_name_or_path`); [`spelling`] lets in the kebab-case
+//! spelling of each as well.
+
+use clap::{Parser, Subcommand};
+
+pub mod boolean;
+pub mod embed;
+pub mod evaluate;
+pub mod mine;
+pub mod model;
+pub mod refused;
+pub mod spelling;
+pub mod train;
+
+pub use embed::EmbedArgs;
+pub use evaluate::EvaluateArgs;
+pub use mine::MineArgs;
+pub use model::{MachineArgs, ModelArgs};
+pub use train::TrainArgs;
+
+/// Make a text-embedding model better on your own data: mine hard negatives, fine-tune, evaluate before and after
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 110,
+    after_help = "The usual order: `evaluate` the base model, `mine` negatives for the training rows, `train`, `evaluate` \
+                  the result.\nEvery flag has two spellings: --model_name_or_path and --model-name-or-path are the same.\n\
+                  See `embertune <COMMAND> --help` for examples."
+)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
+    #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
+    Mine(MineArgs),
+    /// Fine-tune a model on queries with positives and negatives
+    #[command(visible_alias = "finetune", after_help = train::EXAMPLES)]
+    Train(Box<TrainArgs>),
+    /// Measure how well a model finds the positives of held-out queries in a pool of passages
+    #[command(after_help = evaluate::EXAMPLES)]
+    Evaluate(EvaluateArgs),
+    /// Turn texts into vectors
+    #[command(after_help = embed::EXAMPLES)]
+    Embed(EmbedArgs),
+    /// Print the reference of all commands as Markdown (the source of docs/cli.md)
+    #[command(hide = true, name = "gen_docs")]
+    GenDocs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_spelled_with_underscores_and_documented() {
+        for command in Cli::command().get_subcommands() {
+            for flag in command.get_arguments() {
+                let name = flag.get_long().unwrap();
+                assert!(!name.contains('-'), "`{name}` would not be reached: argv is underscored before parsing");
+                assert!(flag.get_help().is_some(), "`{name}` has no help");
+            }
+        }
+    }
+}

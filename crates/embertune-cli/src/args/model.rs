@@ -1,0 +1,79 @@
+//! The flags that all commands share: the model, what to change about it, and the machine.
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use embertune::model::Overrides;
+use embertune_kernels::ops::Pooling;
+
+use super::boolean;
+
+/// The model and how to use it.
+#[derive(Args, Debug)]
+#[command(rename_all = "snake_case", next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Folder of the model, or its name on the Hugging Face hub
+    #[arg(long, alias = "model_name", value_name = "FOLDER|NAME")]
+    pub model_name_or_path: String,
+
+    /// How the tokens of a text become one vector [default: what the model's folder says]
+    ///
+    /// A folder without modules.json does not say: bge, gte-Qwen and most of BAAI's models use cls; e5, gte, stella and
+    /// the models of sentence-transformers use mean. Unlike the original scripts, cls is not assumed.
+    #[arg(long, alias = "sentence_pooling_method", value_parser = pooling(), value_name = "POOLING")]
+    pub pooling: Option<Pooling>,
+
+    /// Whether vectors are scaled to length 1, so that dot products are cosines [default: what the model's folder says]
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", value_name = "True|False")]
+    pub normalized: Option<bool>,
+
+    /// Longest text in tokens; longer ones are cut [default: what the model's folder says]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_seq_length: Option<usize>,
+
+    /// Text put in front of every query; "" for none [default: what the model's folder says]
+    #[arg(long, value_name = "TEXT")]
+    pub query_instruction_for_retrieval: Option<String>,
+
+    /// Text put in front of every passage; "" for none [default: what the model's folder says]
+    #[arg(long, value_name = "TEXT")]
+    pub passage_instruction_for_retrieval: Option<String>,
+}
+
+impl ModelArgs {
+    /// What these flags change about the model.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            pooling: self.pooling,
+            normalize: self.normalized,
+            query_prompt: self.query_instruction_for_retrieval.clone(),
+            passage_prompt: self.passage_instruction_for_retrieval.clone(),
+            max_seq_length: self.max_seq_length,
+        }
+    }
+}
+
+/// The machine.
+#[derive(Args, Debug)]
+#[command(rename_all = "snake_case", next_help_heading = "Machine")]
+pub struct MachineArgs {
+    /// Number of threads; results do not depend on it [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// The names that sentence-transformers has for the poolings.
+const POOLINGS: [(&str, Pooling); 6] = [
+    ("cls", Pooling::Cls),
+    ("mean", Pooling::Mean),
+    ("max", Pooling::Max),
+    ("mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
+    ("weightedmean", Pooling::WeightedMean),
+    ("lasttoken", Pooling::LastToken),
+];
+
+fn pooling() -> impl TypedValueParser<Value = Pooling> {
+    PossibleValuesParser::new(POOLINGS.map(|(name, _)| name)).map(|name| {
+        let known = POOLINGS.iter().find(|(known, _)| *known == name);
+        known.expect("clap accepts the names of this table alone").1
+    })
+}

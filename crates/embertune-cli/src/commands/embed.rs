@@ -1,0 +1,29 @@
+//! `embertune embed`: texts in, a file with one vector per text out.
+
+use std::path::Path;
+
+use embertune::Result;
+use embertune::data::{TextForm, read_texts_as};
+use embertune::embed::embed;
+use embertune::embed::files::{Format, write_vectors};
+use embertune::progress::Progress;
+
+use super::{load, start_threads};
+use crate::args::EmbedArgs;
+
+/// Standard input as a path, which the readers of files take.
+const STANDARD_INPUT: &str = "/dev/stdin";
+
+/// Runs the command.
+pub fn run(args: &EmbedArgs, progress: &dyn Progress) -> Result<()> {
+    start_threads(&args.machine)?;
+    let format = Format::of(&args.output_file)?;
+    let input = if args.input_file == Path::new("-") { Path::new(STANDARD_INPUT) } else { &args.input_file };
+    let texts = read_texts_as(input, args.input_format.map_or_else(|| TextForm::of(input), TextForm::from))?;
+    let model = load(&args.model, progress)?;
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let vectors = embed(&model, &texts, args.role.into(), None, args.batch_size, progress)?;
+    write_vectors(&args.output_file, format, &vectors)?;
+    progress.note(&format!("{}: {} vectors of {} values", args.output_file.display(), vectors.n_rows(), vectors.dim));
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! Errors of the library as the user sees them: what, where, and what to do about it, on standard error.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use embertune::Error;
+
+/// The exit code of every error, as clap's own for a wrong command line.
+const FAILED: u8 = 2;
+
+/// Shows an error and gives the exit code that goes with it.
+pub fn report(error: &Error) -> ExitCode {
+    if let Error::Io { source, .. } = error
+        && source.kind() == ErrorKind::BrokenPipe
+    {
+        // Whoever read our output (`| head`) has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error}");
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(FAILED)
+}
