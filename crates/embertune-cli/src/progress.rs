@@ -1,10 +1,12 @@
 //! How long work looks on standard error: a bar on a terminal, a line now and then elsewhere (a log file, CI).
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use embertune::progress::Progress;
+use embertune::train::{Observer, Plan, StepEvent};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Without a terminal, a stage says where it is this often.
@@ -25,6 +27,24 @@ struct Stage {
     bar: Option<ProgressBar>,
 }
 
+impl Stage {
+    /// `n` more units are done; `state` is what else there is to say.
+    fn advance(&mut self, n: u64, state: Option<String>) {
+        self.done += n;
+        if let Some(bar) = &self.bar {
+            bar.inc(n);
+            if let Some(state) = state {
+                bar.set_message(state);
+            }
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
+            self.last_line = Instant::now();
+            let Stage { what, done, total, .. } = self;
+            let state = state.map_or(String::new(), |state| format!(", {state}"));
+            eprintln!("{what}: {done}/{total}, {}{state}", seconds(self.started.elapsed()));
+        }
+    }
+}
+
 impl Display {
     /// Bars where standard error is a terminal, else lines.
     pub fn new() -> Display {
@@ -43,19 +63,12 @@ impl Display {
             None => eprintln!("{text}"),
         }
     }
-
-    /// What stands behind the numbers of the bar; nothing without a terminal.
-    pub fn message(&self, text: String) {
-        if let Some(bar) = self.stage().as_ref().and_then(|stage| stage.bar.as_ref()) {
-            bar.set_message(text);
-        }
-    }
 }
 
 impl Progress for Display {
     fn start(&self, what: &str, total: u64) {
         let bar = self.on_terminal.then(|| {
-            let template = "{prefix} {wide_bar} {pos}/{len} {msg} {elapsed} left {eta}";
+            let template = "{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}";
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new(total).with_style(style).with_prefix(what.to_string())
         });
@@ -65,15 +78,8 @@ impl Progress for Display {
     }
 
     fn advance(&self, n: u64) {
-        let mut stage = self.stage();
-        let Some(stage) = stage.as_mut() else { return };
-        stage.done += n;
-        if let Some(bar) = &stage.bar {
-            bar.inc(n);
-        } else if stage.last_line.elapsed() >= LINE_INTERVAL {
-            stage.last_line = Instant::now();
-            let Stage { what, done, total, .. } = stage;
-            eprintln!("{what}: {done}/{total}, {}", seconds(stage.started.elapsed()));
+        if let Some(stage) = self.stage().as_mut() {
+            stage.advance(n, None);
         }
     }
 
@@ -95,6 +101,59 @@ impl Progress for Display {
     }
 }
 
+impl Observer for Display {
+    fn training_begins(&self, plan: &Plan) {
+        let Plan { n_rows, total_steps, warmup_steps, .. } = plan;
+        self.note(&format!("{n_rows} rows, {total_steps} steps, {warmup_steps} of them warm-up"));
+        self.start("training", *total_steps as u64);
+    }
+
+    fn step_done(&self, event: &StepEvent<'_>) {
+        if let Some(stage) = self.stage().as_mut() {
+            stage.advance(1, Some(state_of(event)));
+        }
+        if event.report.step == event.total_steps {
+            self.line(&format!("training: step {}, {}", event.total_steps, state_of(event)));
+            self.finish();
+        }
+    }
+
+    fn saved(&self, folder: &Path) {
+        self.note(&format!("saved {}", folder.display()));
+    }
+}
+
+fn state_of(event: &StepEvent<'_>) -> String {
+    let stats = &event.report.stats;
+    let accuracy = stats.n_correct as f64 / stats.n_contrasted.max(1) as f64;
+    format!(
+        "loss {:.4}, lr {:.2e}, in-batch accuracy {accuracy:.2}, {:.1} examples/s, {} left",
+        event.report.loss,
+        event.report.learning_rate,
+        event.examples_per_s,
+        clock(event.time_left)
+    )
+}
+
+/// `1:02:03`, or `2:03` below an hour.
+fn clock(time: Duration) -> String {
+    let s = time.as_secs();
+    let (hours, minutes, seconds) = (s / 3600, s / 60 % 60, s % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_shown_as_on_a_clock() {
+        for (s, shown) in [(0, "0:00"), (61, "1:01"), (3599, "59:59"), (3600, "1:00:00"), (90_061, "25:01:01")] {
+            assert_eq!(clock(Duration::from_secs(s)), shown);
+        }
+    }
 }

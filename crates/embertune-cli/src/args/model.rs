@@ -1,7 +1,6 @@
 //! The flags that all commands share: the model, what to change about it, and the machine.
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use embertune::model::Overrides;
 use embertune_kernels::ops::Pooling;
 
@@ -19,8 +18,8 @@ pub struct ModelArgs {
     ///
     /// A folder without modules.json does not say: bge, gte-Qwen and most of BAAI's models use cls; e5, gte, stella and
     /// the models of sentence-transformers use mean. Unlike the original scripts, cls is not assumed.
-    #[arg(long, alias = "sentence_pooling_method", value_parser = pooling(), value_name = "POOLING")]
-    pub pooling: Option<Pooling>,
+    #[arg(long, alias = "sentence_pooling_method", value_parser = POOLINGS.map(|(name, _)| name), value_name = "POOLING")]
+    pub pooling: Option<String>,
 
     /// Whether vectors are scaled to length 1, so that dot products are cosines [default: what the model's folder says]
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", value_name = "True|False")]
@@ -43,7 +42,7 @@ impl ModelArgs {
     /// What these flags change about the model.
     pub fn overrides(&self) -> Overrides {
         Overrides {
-            pooling: self.pooling,
+            pooling: self.pooling.as_deref().and_then(pooling_of),
             normalize: self.normalized,
             query_prompt: self.query_instruction_for_retrieval.clone(),
             passage_prompt: self.passage_instruction_for_retrieval.clone(),
@@ -71,9 +70,6 @@ const POOLINGS: [(&str, Pooling); 6] = [
     ("lasttoken", Pooling::LastToken),
 ];
 
-fn pooling() -> impl TypedValueParser<Value = Pooling> {
-    PossibleValuesParser::new(POOLINGS.map(|(name, _)| name)).map(|name| {
-        let known = POOLINGS.iter().find(|(known, _)| *known == name);
-        known.expect("clap accepts the names of this table alone").1
-    })
+fn pooling_of(name: &str) -> Option<Pooling> {
+    POOLINGS.iter().find(|(known, _)| *known == name).map(|(_, pooling)| *pooling)
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 use embertune::optim::SchedulerType;
 use embertune::train::{SamplingStrategy, TrainSettings};
 
@@ -98,9 +98,9 @@ pub struct TrainArgs {
           help_heading = "Training")]
     pub dataloader_drop_last: bool,
 
-    /// Order of the rows
-    #[arg(long, value_name = "ORDER", default_value = "random", help_heading = "Training")]
-    pub train_sampling_strategy: SamplingArg,
+    /// Order of the rows: random (anew in every epoch) or sequential
+    #[arg(long, value_name = "ORDER", default_value_t = default().train_sampling_strategy, help_heading = "Training")]
+    pub train_sampling_strategy: SamplingStrategy,
 
     /// Seed of the order, of the negatives drawn and of dropout: same input, same seed, same model
     #[arg(long, value_name = "N", default_value_t = default().seed, help_heading = "Training")]
@@ -120,7 +120,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "LR", default_value_t = default().learning_rate, help_heading = "Optimizer")]
     pub learning_rate: f64,
 
-    /// Shape of the learning rate over the steps
+    /// Shape of the learning rate over the steps: linear, cosine, cosine_with_restarts, polynomial, constant,
+    /// constant_with_warmup or inverse_sqrt
     #[arg(long, value_name = "NAME", default_value_t = default().lr_scheduler_type, help_heading = "Optimizer")]
     pub lr_scheduler_type: SchedulerType,
 
@@ -178,7 +179,7 @@ impl TrainArgs {
             overwrite_output_dir: self.overwrite_output_dir,
             query_instruction_for_retrieval: self.model.query_instruction_for_retrieval.clone(),
             passage_instruction_for_retrieval: self.model.passage_instruction_for_retrieval.clone(),
-            pooling: self.model.pooling,
+            pooling: self.model.pooling.clone(),
             normalized: self.model.normalized.unwrap_or(default().normalized),
             query_max_len: self.query_max_len,
             passage_max_len: self.passage_max_len,
@@ -200,7 +201,7 @@ impl TrainArgs {
             adam_beta2: self.adam_beta2,
             adam_epsilon: self.adam_epsilon,
             max_grad_norm: self.max_grad_norm,
-            train_sampling_strategy: self.train_sampling_strategy.into(),
+            train_sampling_strategy: self.train_sampling_strategy,
             dataloader_drop_last: self.dataloader_drop_last,
             seed: self.seed,
             logging_steps: self.logging_steps,
@@ -223,23 +224,4 @@ pub struct MaxSteps(Option<usize>);
 fn max_steps(text: &str) -> Result<MaxSteps, String> {
     let steps: i64 = text.parse().map_err(|_| "expected a whole number, or -1 for no bound".to_string())?;
     Ok(MaxSteps(usize::try_from(steps).ok().filter(|&steps| steps > 0)))
-}
-
-/// `--train_sampling_strategy`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum SamplingArg {
-    /// Shuffled anew in every epoch
-    Random,
-    /// As in the file
-    Sequential,
-}
-
-impl From<SamplingArg> for SamplingStrategy {
-    fn from(strategy: SamplingArg) -> SamplingStrategy {
-        match strategy {
-            SamplingArg::Random => SamplingStrategy::Random,
-            SamplingArg::Sequential => SamplingStrategy::Sequential,
-        }
-    }
 }
