@@ -38,11 +38,16 @@ fn check() -> Result<(), String> {
 fn tidy() -> Result<(), String> {
     eprintln!("xtask: tidy");
     let problems = tidy::problems(&root());
-    if problems.is_empty() { Ok(()) } else { Err(format!("{}\nxtask: tidy found {} problems", problems.join("\n"), problems.len())) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}\nxtask: tidy found {} problems", problems.join("\n"), problems.len()))
+    }
 }
 
 fn gen_docs() -> Result<(), String> {
-    let output = command("run --quiet --package embertune-cli -- gen_docs").output().map_err(|error| error.to_string())?;
+    let output =
+        command("run --quiet --package embertune-cli -- gen_docs").output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }

@@ -18,7 +18,8 @@ pub fn evaluation_json(model: &str, evaluation: &Evaluation) -> Result<()> {
         .iter()
         .map(|score| (format!("{}@{}", score.metric.name(), score.cutoff), json!(score.mean)))
         .collect();
-    let Evaluation { n_queries, n_candidates, n_duplicate_candidates, n_positives, n_positives_missing, .. } = evaluation;
+    let Evaluation { n_queries, n_candidates, n_duplicate_candidates, n_positives, n_positives_missing, .. } =
+        evaluation;
     let object = json!({
         "model": model,
         "n_queries": n_queries,

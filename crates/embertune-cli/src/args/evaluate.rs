@@ -30,7 +30,13 @@ pub struct EvaluateArgs {
     pub query_file_jsonl_path: PathBuf,
 
     /// Compute every metric among the first k passages, for each of these k
-    #[arg(long, value_name = "K,K,...", value_delimiter = ',', default_value = "1,3,5,10,100", help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "K,K,...",
+        value_delimiter = ',',
+        default_value = "1,3,5,10,100",
+        help_heading = "Output"
+    )]
     pub cutoffs: Vec<usize>,
 
     /// Print one JSON object instead of a table

@@ -1,8 +1,8 @@
 //! The flags that all commands share: the model, what to change about it, and the machine.
 
 use clap::Args;
-use embertune::model::Overrides;
-use embertune_kernels::ops::Pooling;
+use embertune::Result;
+use embertune::model::{Overrides, pooling_named};
 
 use super::boolean;
 
@@ -14,11 +14,12 @@ pub struct ModelArgs {
     #[arg(long, alias = "model_name", value_name = "FOLDER|NAME")]
     pub model_name_or_path: String,
 
-    /// How the tokens of a text become one vector [default: what the model's folder says]
+    /// How the tokens of a text become one vector: cls, mean, max, mean_sqrt_len_tokens, weightedmean or lasttoken
+    /// [default: what the model's folder says]
     ///
-    /// A folder without modules.json does not say: bge, gte-Qwen and most of BAAI's models use cls; e5, gte, stella and
-    /// the models of sentence-transformers use mean. Unlike the original scripts, cls is not assumed.
-    #[arg(long, alias = "sentence_pooling_method", value_parser = POOLINGS.map(|(name, _)| name), value_name = "POOLING")]
+    /// A folder without modules.json does not say: the bge models use cls; e5, gte, stella and the models of
+    /// sentence-transformers use mean. Unlike in the original scripts, cls is not assumed.
+    #[arg(long, alias = "sentence_pooling_method", value_parser = pooling, value_name = "POOLING")]
     pub pooling: Option<String>,
 
     /// Whether vectors are scaled to length 1, so that dot products are cosines [default: what the model's folder says]
@@ -40,14 +41,17 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     /// What these flags change about the model.
-    pub fn overrides(&self) -> Overrides {
-        Overrides {
-            pooling: self.pooling.as_deref().and_then(pooling_of),
+    ///
+    /// # Errors
+    /// An unknown pooling, which the parser has refused already.
+    pub fn overrides(&self) -> Result<Overrides> {
+        Ok(Overrides {
+            pooling: self.pooling.as_deref().map(pooling_named).transpose()?,
             normalize: self.normalized,
             query_prompt: self.query_instruction_for_retrieval.clone(),
             passage_prompt: self.passage_instruction_for_retrieval.clone(),
             max_seq_length: self.max_seq_length,
-        }
+        })
     }
 }
 
@@ -60,16 +64,9 @@ pub struct MachineArgs {
     pub threads: Option<usize>,
 }
 
-/// The names that sentence-transformers has for the poolings.
-const POOLINGS: [(&str, Pooling); 6] = [
-    ("cls", Pooling::Cls),
-    ("mean", Pooling::Mean),
-    ("max", Pooling::Max),
-    ("mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
-    ("weightedmean", Pooling::WeightedMean),
-    ("lasttoken", Pooling::LastToken),
-];
-
-fn pooling_of(name: &str) -> Option<Pooling> {
-    POOLINGS.iter().find(|(known, _)| *known == name).map(|(_, pooling)| *pooling)
+fn pooling(name: &str) -> std::result::Result<String, String> {
+    match pooling_named(name) {
+        Ok(_) => Ok(name.to_string()),
+        Err(error) => Err(error.hint().unwrap_or_default().to_string()),
+    }
 }

@@ -15,7 +15,16 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "leave it out",
     ),
     (
-        &["no_cuda", "use_cpu", "use_mps_device", "device", "tf32", "torch_compile", "torch_compile_backend", "jit_mode_eval"],
+        &[
+            "no_cuda",
+            "use_cpu",
+            "use_mps_device",
+            "device",
+            "tf32",
+            "torch_compile",
+            "torch_compile_backend",
+            "jit_mode_eval",
+        ],
         "it chooses how PyTorch computes; this program always computes on the CPU, in f32",
         "leave it out",
     ),
@@ -36,8 +45,18 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "start again; a checkpoint folder is a complete model and can be the new `--model_name_or_path`",
     ),
     (
-        &["do_eval", "eval_strategy", "evaluation_strategy", "eval_steps", "eval_delay", "eval_on_start",
-          "per_device_eval_batch_size", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"],
+        &[
+            "do_eval",
+            "eval_strategy",
+            "evaluation_strategy",
+            "eval_steps",
+            "eval_delay",
+            "eval_on_start",
+            "per_device_eval_batch_size",
+            "load_best_model_at_end",
+            "metric_for_best_model",
+            "greater_is_better",
+        ],
         "training does not evaluate",
         "run `embertune evaluate` on the output folder and on its checkpoints",
     ),
@@ -47,7 +66,15 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "pass `--save_steps N` (0 for none) or `--logging_steps N`",
     ),
     (
-        &["report_to", "run_name", "logging_dir", "log_level", "disable_tqdm", "logging_first_step", "logging_nan_inf_filter"],
+        &[
+            "report_to",
+            "run_name",
+            "logging_dir",
+            "log_level",
+            "disable_tqdm",
+            "logging_first_step",
+            "logging_nan_inf_filter",
+        ],
         "the log is a file of JSON lines in the output folder",
         "leave it out",
     ),
@@ -57,8 +84,14 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "upload the output folder with the tools of the hub",
     ),
     (
-        &["dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-          "remove_unused_columns", "preprocessing_num_workers"],
+        &[
+            "dataloader_num_workers",
+            "dataloader_pin_memory",
+            "dataloader_persistent_workers",
+            "dataloader_prefetch_factor",
+            "remove_unused_columns",
+            "preprocessing_num_workers",
+        ],
         "there is no data loader to set up: rows are tokenized once, in parallel",
         "leave it out",
     ),
@@ -71,7 +104,11 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["save_safetensors"], "models are always saved as safetensors", "leave it out"),
     (&["label_smoothing_factor", "neftune_noise_alpha"], "it is not part of the loss here", "leave it out"),
     (&["lr_scheduler_kwargs"], "schedules have the parameters that transformers gives them", "leave it out"),
-    (&["data_seed", "full_determinism"], "`--seed` seeds everything, and every run is deterministic", "pass `--seed N`"),
+    (
+        &["data_seed", "full_determinism"],
+        "`--seed` seeds everything, and every run is deterministic",
+        "pass `--seed N`",
+    ),
     (&["per_gpu_train_batch_size"], "it is the old name of another flag", "pass `--per_device_train_batch_size N`"),
     (
         &["config_name", "tokenizer_name"],
@@ -82,8 +119,16 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["max_example_num_per_dataset"], "all rows are used", "cut the file, with `head -n` or `shuf -n`"),
     (&["fix_position_embedding"], "all weights are trained", "leave it out"),
     (
-        &["knowledge_distillation", "kd_loss_type", "unified_finetuning", "use_self_distill", "sub_batch_size",
-          "same_dataset_within_batch", "small_threshold", "drop_threshold"],
+        &[
+            "knowledge_distillation",
+            "kd_loss_type",
+            "unified_finetuning",
+            "use_self_distill",
+            "sub_batch_size",
+            "same_dataset_within_batch",
+            "small_threshold",
+            "drop_threshold",
+        ],
         "it belongs to a newer FlagEmbedding and is not supported",
         "leave it out; the loss is InfoNCE over the passages of the group and of the batch",
     ),
@@ -118,7 +163,10 @@ mod tests {
     #[test]
     fn refused_flags_are_named_with_the_reason() {
         let error = check(&["train", "--fsdp=full_shard", "--deepspeed", "x.json"].map(OsString::from)).unwrap_err();
-        assert_eq!(error.to_string(), "`--fsdp` is not supported: training runs in one process, so there is nothing to distribute");
+        assert_eq!(
+            error.to_string(),
+            "`--fsdp` is not supported: training runs in one process, so there is nothing to distribute"
+        );
         assert!(check(&["train", "--seed", "deepspeed"].map(OsString::from)).is_ok());
     }
 

@@ -1,9 +1,9 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
+use embertune::Result;
 use embertune::data::{read_pool, read_rows};
 use embertune::mine::{mine, write_rows};
 use embertune::progress::Progress;
-use embertune::Result;
 
 use super::{load, start_threads};
 use crate::args::MineArgs;

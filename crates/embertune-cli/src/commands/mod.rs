@@ -29,7 +29,7 @@ pub fn run(cli: Cli) -> Result<()> {
 /// Finds and reads the model that the flags name.
 fn load(args: &ModelArgs, progress: &dyn Progress) -> Result<EmbeddingModel<Cpu>> {
     let folder = resolve(&args.model_name_or_path, progress)?;
-    EmbeddingModel::load(Cpu::new(), &folder, &args.overrides(), progress)
+    EmbeddingModel::load(Cpu::new(), &folder, &args.overrides()?, progress)
 }
 
 /// Sets up the threads that all later work of this process runs on.

@@ -6,7 +6,7 @@ use embertune_kernels::Ops;
 
 use crate::data::read_examples;
 use crate::error::Result;
-use crate::model::EmbeddingModel;
+use crate::model::{EmbeddingModel, resolve};
 use crate::train::dataset::TrainingSet;
 use crate::train::events::{Observer, StepEvent};
 use crate::train::output::RunFolder;
@@ -27,8 +27,8 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     let mut folder = RunFolder::create(&settings.output_dir, settings.overwrite_output_dir)?;
 
     let started = Instant::now();
-    let base = std::path::Path::new(&settings.model_name_or_path);
-    let mut model = EmbeddingModel::load(ops, base, &overrides, observer)?;
+    let base = resolve(&settings.model_name_or_path, observer)?;
+    let mut model = EmbeddingModel::load(ops, &base, &overrides, observer)?;
     let loaded = Instant::now();
     let examples = read_examples(&settings.train_data, observer)?;
     let data = FileRecord::of(&settings.train_data)?;

@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::adamw`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::ops::AdamWStep;
 use embertune_kernels::reference::Reference;

@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::attention`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::dropout::Dropout;
 use embertune_kernels::ops::{AttentionSaved, Heads, RelativeBias};

@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::dropout`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::dropout::Dropout;
 use embertune_kernels::testing::{BATCHES, Texts, grad_check, seeded_f64};

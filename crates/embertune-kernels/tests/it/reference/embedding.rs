@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::embedding`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::ops::Lookup;
 use embertune_kernels::testing::{grad_check, seeded_f64};

@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::layer_norm`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::dropout::Dropout;
 use embertune_kernels::ops::Norm;

@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::normalize`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::testing::{assert_close, grad_check, seeded_f64};
 

@@ -1,3 +1,5 @@
+//! Gradient checks and known values of `reference::pool`.
+
 use embertune_kernels::Ops;
 use embertune_kernels::ops::Pooling;
 use embertune_kernels::testing::{Texts, assert_close, grad_check, seeded_f64};

@@ -1,0 +1,5 @@
+//! The command as a whole: what it prints, what it writes, its exit codes.
+
+mod command;
+mod errors;
+mod workflow;

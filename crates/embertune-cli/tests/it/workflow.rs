@@ -1,0 +1,115 @@
+//! Commands that work: the original's command lines, both spellings, the whole job on fifty rows.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::command::{Desk, Done};
+
+#[test]
+fn mine_train_evaluate_and_embed_work_together() {
+    let desk = Desk::new();
+    // The original's own command lines, with the names of the files changed.
+    let mined = desk
+        .run("mine_hard_neg --model_name_or_path model --input_file rows.jsonl --output_file mined.jsonl \
+              --range_for_sampling 2-10 --negative_number 5 --use_gpu_for_searching")
+        .ok();
+    assert!(mined.stderr.contains("no GPU support"), "{}", mined.stderr);
+    assert_eq!(mined.stdout, "");
+    let rows = desk.read("mined.jsonl");
+    assert_eq!(rows.lines().count(), 50);
+    for row in rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()) {
+        let negatives = row["neg"].as_array().unwrap();
+        assert_eq!(negatives.len(), 5);
+        assert!(!negatives.contains(&row["pos"][0]));
+    }
+
+    let trained = desk
+        .run("finetune --output_dir tuned --model_name_or_path model --train_data mined.jsonl --learning_rate 1e-5 \
+              --num_train_epochs 1 --per_device_train_batch_size 1 --dataloader_drop_last True --normalized True \
+              --temperature 0.02 --query_max_len 64 --passage_max_len 256 --train_group_size 2 --logging_steps 10 \
+              --query_instruction_for_retrieval \"\" --bf16 True --negatives_cross_device")
+        .ok();
+    assert!(trained.stderr.contains("warning: `--per_device_train_batch_size 1`"), "{}", trained.stderr);
+    assert!(trained.stderr.contains("`--bf16 True`: computed in f32"), "{}", trained.stderr);
+    assert!(trained.stderr.contains("`--negatives_cross_device`"), "{}", trained.stderr);
+    for file in ["config.json", "model.safetensors", "modules.json", "1_Pooling/config.json", "tokenizer.json"] {
+        assert!(desk.path("tuned").join(file).is_file(), "{file}");
+    }
+
+    let evaluate = "evaluate --index_file_jsonl_path pool.jsonl --query_file_jsonl_path rows.jsonl --cutoffs 1,10";
+    let table = desk.run(&format!("{evaluate} --model_name tuned")).ok();
+    let lines: Vec<_> = table.stdout.lines().collect();
+    assert_eq!(lines[0], "tuned: 50 queries, 50 candidates");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["@1", "@10"]);
+    assert!(lines[2].starts_with("MRR") && lines.len() == 8, "{}", table.stdout);
+    let json = desk.run(&format!("{evaluate} --model_name_or_path tuned --json")).ok();
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["n_queries"], 50);
+    assert_eq!(json["scores"]["MRR@1"], json["scores"]["Hit@1"]);
+    assert_eq!(lines[2].split_whitespace().nth(1).unwrap(), format!("{:.4}", json["scores"]["MRR@1"].as_f64().unwrap()));
+
+    desk.write("texts.txt", "one text\nanother text\n");
+    desk.run("embed --model_name_or_path tuned --input_file texts.txt --output_file v.npy --role query").ok();
+    assert_eq!(fs::metadata(desk.path("v.npy")).unwrap().len(), 128 + 2 * 48 * 4);
+}
+
+#[test]
+fn both_spellings_of_flags_and_booleans_give_the_same_file() {
+    let desk = Desk::new();
+    desk.run("mine --model_name_or_path model --input_file rows.jsonl --output_file a.jsonl --range_for_sampling 2-10 \
+              --negative_number 3 --normalized True --seed 7")
+        .ok();
+    desk.run("mine --model-name-or-path=model --input-file rows.jsonl --output-file=b.jsonl --range-for-sampling 2-10 \
+              --negative-number=3 --normalized --seed 7 --threads 1")
+        .ok();
+    assert_eq!(desk.read("a.jsonl"), desk.read("b.jsonl"));
+}
+
+#[test]
+fn texts_come_from_standard_input_in_either_form() {
+    let desk = Desk::new();
+    let embed = |arguments: &str, input: &str| {
+        let mut child = desk
+            .command(&format!("embed --model_name_or_path model {arguments}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Done::of(child.wait_with_output().unwrap()).ok();
+    };
+    embed("--output_file lines.npy", "a text\nand one more\n");
+    embed("--output_file json.npy --input_format jsonl", "{\"text\": \"a text\"}\n{\"text\": \"and one more\"}\n");
+    assert_eq!(fs::read(desk.path("lines.npy")).unwrap(), fs::read(desk.path("json.npy")).unwrap());
+}
+
+#[test]
+fn a_name_of_the_hub_is_found_in_its_cache() {
+    let desk = Desk::new();
+    let repository = desk.path("cache/models--sentence-transformers--tiny");
+    fs::create_dir_all(repository.join("snapshots")).unwrap();
+    fs::create_dir_all(repository.join("refs")).unwrap();
+    fs::write(repository.join("refs/main"), "abc").unwrap();
+    fs::rename(desk.path("model"), repository.join("snapshots/abc")).unwrap();
+    desk.write("texts.txt", "one text\n");
+    let arguments = "embed --model_name_or_path tiny --input_file texts.txt --output_file v.npy";
+    Done::of(desk.command(arguments).env("HF_HUB_CACHE", desk.path("cache")).output().unwrap()).ok();
+}
+
+#[test]
+fn the_reference_page_is_current() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+    let current = Desk::new().run("gen_docs").ok().stdout;
+    assert!(fs::read_to_string(page).unwrap() == current, "docs/cli.md is not current: run `cargo xtask gen-docs`");
+}
+
+#[test]
+fn a_reader_that_closes_early_is_no_error() {
+    let desk = Desk::new();
+    let mut child = desk.command("gen_docs").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let done = Done::of(child.wait_with_output().unwrap());
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+}
