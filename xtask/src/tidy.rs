@@ -174,7 +174,11 @@ mod tests {
             ("crates/a/src/x.rs", format!("{header}// {}: later\n", concat!("TO", "DO")), "which issue"),
             ("crates/a/src/ops.rs", format!("{header}    fn scale_forward(\n"), "has no `scale_backward`"),
             ("crates/embertune/src/loss/x.rs", format!("{header}use crate::model::Batch;\n"), "may not use `model`"),
-            ("crates/embertune/src/loss/x.rs", format!("{header}use crate::{{Error, model::Batch}};\n"), "may not use `model`"),
+            (
+                "crates/embertune/src/loss/x.rs",
+                format!("{header}use crate::{{Error, model::Batch}};\n"),
+                "may not use `model`",
+            ),
             ("crates/embertune/src/new/x.rs", format!("{header}fn f() {{}}\n"), "no line in tidy's table"),
         ] {
             let problems = found(path, &text);

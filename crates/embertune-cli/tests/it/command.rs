@@ -44,7 +44,9 @@ impl Desk {
         copy(&model, &desk.path("model"));
         let pairs = || THINGS.iter().flat_map(|thing| DEEDS.map(|deed| (*thing, deed)));
         let rows: Vec<_> = pairs()
-            .map(|(thing, deed)| format!(r#"{{"query": "{thing} {deed}", "pos": ["a program that {deed} every {thing}"]}}"#))
+            .map(|(thing, deed)| {
+                format!(r#"{{"query": "{thing} {deed}", "pos": ["a program that {deed} every {thing}"]}}"#)
+            })
             .collect();
         let pool: Vec<_> =
             pairs().map(|(thing, deed)| format!(r#"{{"context": ["a program that {deed} every {thing}"]}}"#)).collect();

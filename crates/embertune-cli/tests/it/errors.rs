@@ -92,8 +92,18 @@ fn a_damaged_weights_file_is_an_error() {
 fn missing_files_and_folders_are_named() {
     let desk = Desk::new();
     fails(&desk, &MINE.replace("rows.jsonl", "missing.jsonl"), "missing.jsonl: cannot read", "");
-    fails(&desk, &format!("{MINE} --range_for_sampling 0-5").replace("out.jsonl", "no/such/out.jsonl"), "no/such/out.jsonl", "");
-    fails(&desk, "embed --model_name_or_path model --input_file rows.jsonl --output_file v.csv", "neither `.npy`", "ending");
+    fails(
+        &desk,
+        &format!("{MINE} --range_for_sampling 0-5").replace("out.jsonl", "no/such/out.jsonl"),
+        "no/such/out.jsonl",
+        "",
+    );
+    fails(
+        &desk,
+        "embed --model_name_or_path model --input_file rows.jsonl --output_file v.csv",
+        "neither `.npy`",
+        "ending",
+    );
 }
 
 #[test]
@@ -101,7 +111,12 @@ fn missing_files_and_folders_are_named() {
 fn a_full_disk_is_an_error() {
     let desk = Desk::new();
     let full = MINE.replace("out.jsonl", "/dev/full");
-    fails(&desk, &format!("{full} --range_for_sampling 0-5 --negative_number 1"), "/dev/full: cannot write", "free some space");
+    fails(
+        &desk,
+        &format!("{full} --range_for_sampling 0-5 --negative_number 1"),
+        "/dev/full: cannot write",
+        "free some space",
+    );
 }
 
 #[test]

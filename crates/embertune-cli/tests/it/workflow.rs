@@ -11,8 +11,10 @@ fn mine_train_evaluate_and_embed_work_together() {
     let desk = Desk::new();
     // The original's own command lines, with the names of the files changed.
     let mined = desk
-        .run("mine_hard_neg --model_name_or_path model --input_file rows.jsonl --output_file mined.jsonl \
-              --range_for_sampling 2-10 --negative_number 5 --use_gpu_for_searching")
+        .run(
+            "mine_hard_neg --model_name_or_path model --input_file rows.jsonl --output_file mined.jsonl \
+              --range_for_sampling 2-10 --negative_number 5 --use_gpu_for_searching",
+        )
         .ok();
     assert!(mined.stderr.contains("no GPU support"), "{}", mined.stderr);
     assert_eq!(mined.stdout, "");
@@ -25,10 +27,12 @@ fn mine_train_evaluate_and_embed_work_together() {
     }
 
     let trained = desk
-        .run("finetune --output_dir tuned --model_name_or_path model --train_data mined.jsonl --learning_rate 1e-5 \
+        .run(
+            "finetune --output_dir tuned --model_name_or_path model --train_data mined.jsonl --learning_rate 1e-5 \
               --num_train_epochs 1 --per_device_train_batch_size 1 --dataloader_drop_last True --normalized True \
               --temperature 0.02 --query_max_len 64 --passage_max_len 256 --train_group_size 2 --logging_steps 10 \
-              --query_instruction_for_retrieval \"\" --bf16 True --negatives_cross_device")
+              --query_instruction_for_retrieval \"\" --bf16 True --negatives_cross_device",
+        )
         .ok();
     assert!(trained.stderr.contains("warning: `--per_device_train_batch_size 1`"), "{}", trained.stderr);
     assert!(trained.stderr.contains("`--bf16 True`: computed in f32"), "{}", trained.stderr);
@@ -47,7 +51,10 @@ fn mine_train_evaluate_and_embed_work_together() {
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["n_queries"], 50);
     assert_eq!(json["scores"]["MRR@1"], json["scores"]["Hit@1"]);
-    assert_eq!(lines[2].split_whitespace().nth(1).unwrap(), format!("{:.4}", json["scores"]["MRR@1"].as_f64().unwrap()));
+    assert_eq!(
+        lines[2].split_whitespace().nth(1).unwrap(),
+        format!("{:.4}", json["scores"]["MRR@1"].as_f64().unwrap())
+    );
 
     desk.write("texts.txt", "one text\nanother text\n");
     desk.run("embed --model_name_or_path tuned --input_file texts.txt --output_file v.npy --role query").ok();
@@ -57,12 +64,16 @@ fn mine_train_evaluate_and_embed_work_together() {
 #[test]
 fn both_spellings_of_flags_and_booleans_give_the_same_file() {
     let desk = Desk::new();
-    desk.run("mine --model_name_or_path model --input_file rows.jsonl --output_file a.jsonl --range_for_sampling 2-10 \
-              --negative_number 3 --normalized True --seed 7")
-        .ok();
-    desk.run("mine --model-name-or-path=model --input-file rows.jsonl --output-file=b.jsonl --range-for-sampling 2-10 \
-              --negative-number=3 --normalized --seed 7 --threads 1")
-        .ok();
+    desk.run(
+        "mine --model_name_or_path model --input_file rows.jsonl --output_file a.jsonl --range_for_sampling 2-10 \
+              --negative_number 3 --normalized True --seed 7",
+    )
+    .ok();
+    desk.run(
+        "mine --model-name-or-path=model --input-file rows.jsonl --output-file=b.jsonl --range-for-sampling 2-10 \
+              --negative-number=3 --normalized --seed 7 --threads 1",
+    )
+    .ok();
     assert_eq!(desk.read("a.jsonl"), desk.read("b.jsonl"));
 }
 
