@@ -27,13 +27,16 @@ pub(super) fn activation_backward(cpu: &Cpu, d_y: &[f32], x: &[f32], act: Activa
     d_x
 }
 
+// The functions of one element are named and always inlined: a closure may be compiled on its own, without the
+// instruction set of the loop, and then a fused multiply-add is a library call.
+
 per_isa! {
     fn forward<const FMA: bool>(y: &mut [f32], x: &[f32], act: Activation) {
         match act {
-            Activation::GeluErf => map(y, x, |x| 0.5 * x * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2))),
-            Activation::GeluTanh => map(y, x, |x| 0.5 * x * (1.0 + tanh::<FMA>(gelu_tanh_inner::<FMA>(x)))),
-            Activation::Relu => map(y, x, |x| if x < 0.0 { 0.0 } else { x }),
-            Activation::Silu => map(y, x, |x| x / (1.0 + exp::<FMA>(-x))),
+            Activation::GeluErf => map(y, x, gelu_erf_forward::<FMA>),
+            Activation::GeluTanh => map(y, x, gelu_tanh_forward::<FMA>),
+            Activation::Relu => map(y, x, relu_forward),
+            Activation::Silu => map(y, x, silu_forward::<FMA>),
             Activation::Tanh => map(y, x, tanh::<FMA>),
             Activation::Sigmoid => map(y, x, sigmoid::<FMA>),
             Activation::Identity => y.copy_from_slice(x),
@@ -44,41 +47,15 @@ per_isa! {
 per_isa! {
     fn backward<const FMA: bool>(d_x: &mut [f32], d_y: &[f32], x: &[f32], act: Activation) {
         match act {
-            // y = x Phi(x)
-            Activation::GeluErf => map2(d_x, d_y, x, |d_y, x| {
-                let cdf = 0.5 * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2));
-                let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
-                d_y * mul_add::<FMA>(x, pdf, cdf)
-            }),
-            // y = 0.5 x (1 + tanh(inner(x)))
-            Activation::GeluTanh => map2(d_x, d_y, x, |d_y, x| {
-                let t = tanh::<FMA>(gelu_tanh_inner::<FMA>(x));
-                let d_inner = SQRT_2_OVER_PI * mul_add::<FMA>(3.0 * GELU_CUBIC * x, x, 1.0);
-                d_y * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * d_inner)
-            }),
-            Activation::Relu => map2(d_x, d_y, x, |d_y, x| if x > 0.0 { d_y } else { 0.0 }),
-            // y = x s, s = sigmoid(x)
-            Activation::Silu => map2(d_x, d_y, x, |d_y, x| {
-                let s = sigmoid::<FMA>(x);
-                d_y * s * (1.0 + x * (1.0 - s))
-            }),
-            Activation::Tanh => map2(d_x, d_y, x, |d_y, x| {
-                let t = tanh::<FMA>(x);
-                d_y * (1.0 - t * t)
-            }),
-            Activation::Sigmoid => map2(d_x, d_y, x, |d_y, x| {
-                let s = sigmoid::<FMA>(x);
-                d_y * s * (1.0 - s)
-            }),
+            Activation::GeluErf => map_backward(d_x, d_y, x, gelu_erf_backward::<FMA>),
+            Activation::GeluTanh => map_backward(d_x, d_y, x, gelu_tanh_backward::<FMA>),
+            Activation::Relu => map_backward(d_x, d_y, x, relu_backward),
+            Activation::Silu => map_backward(d_x, d_y, x, silu_backward::<FMA>),
+            Activation::Tanh => map_backward(d_x, d_y, x, tanh_backward::<FMA>),
+            Activation::Sigmoid => map_backward(d_x, d_y, x, sigmoid_backward::<FMA>),
             Activation::Identity => d_x.copy_from_slice(d_y),
         }
     }
-}
-
-/// `sqrt(2/pi) (x + 0.044715 x^3)`.
-#[inline(always)]
-fn gelu_tanh_inner<const FMA: bool>(x: f32) -> f32 {
-    SQRT_2_OVER_PI * mul_add::<FMA>(GELU_CUBIC * x * x, x, x)
 }
 
 #[inline(always)]
@@ -88,9 +65,81 @@ fn map(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
     }
 }
 
+/// `d_x = d_y f'(x)`; `derivative` is `f'`.
 #[inline(always)]
-fn map2(d_x: &mut [f32], d_y: &[f32], x: &[f32], f: impl Fn(f32, f32) -> f32) {
+fn map_backward(d_x: &mut [f32], d_y: &[f32], x: &[f32], derivative: impl Fn(f32) -> f32) {
     for (d_x, (&d_y, &x)) in d_x.iter_mut().zip(d_y.iter().zip(x)) {
-        *d_x = f(d_y, x);
+        *d_x = d_y * derivative(x);
     }
+}
+
+#[inline(always)]
+fn gelu_erf_forward<const FMA: bool>(x: f32) -> f32 {
+    x * normal_cdf::<FMA>(x)
+}
+
+#[inline(always)]
+fn gelu_erf_backward<const FMA: bool>(x: f32) -> f32 {
+    // y = x cdf(x)
+    let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
+    mul_add::<FMA>(x, pdf, normal_cdf::<FMA>(x))
+}
+
+#[inline(always)]
+fn normal_cdf<const FMA: bool>(x: f32) -> f32 {
+    0.5 * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+#[inline(always)]
+fn gelu_tanh_forward<const FMA: bool>(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh::<FMA>(gelu_tanh_inner::<FMA>(x)))
+}
+
+#[inline(always)]
+fn gelu_tanh_backward<const FMA: bool>(x: f32) -> f32 {
+    // y = 0.5 x (1 + tanh(inner(x)))
+    let t = tanh::<FMA>(gelu_tanh_inner::<FMA>(x));
+    let d_inner = SQRT_2_OVER_PI * mul_add::<FMA>(3.0 * GELU_CUBIC * x, x, 1.0);
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * d_inner
+}
+
+/// `sqrt(2/pi) (x + 0.044715 x^3)`.
+#[inline(always)]
+fn gelu_tanh_inner<const FMA: bool>(x: f32) -> f32 {
+    SQRT_2_OVER_PI * mul_add::<FMA>(GELU_CUBIC * x * x, x, x)
+}
+
+#[inline(always)]
+fn relu_forward(x: f32) -> f32 {
+    // In this order a NaN stays.
+    if x < 0.0 { 0.0 } else { x }
+}
+
+#[inline(always)]
+fn relu_backward(x: f32) -> f32 {
+    if x > 0.0 { 1.0 } else { 0.0 }
+}
+
+#[inline(always)]
+fn silu_forward<const FMA: bool>(x: f32) -> f32 {
+    x / (1.0 + exp::<FMA>(-x))
+}
+
+#[inline(always)]
+fn silu_backward<const FMA: bool>(x: f32) -> f32 {
+    // y = x s, s = sigmoid(x)
+    let s = sigmoid::<FMA>(x);
+    s * (1.0 + x * (1.0 - s))
+}
+
+#[inline(always)]
+fn tanh_backward<const FMA: bool>(x: f32) -> f32 {
+    let t = tanh::<FMA>(x);
+    1.0 - t * t
+}
+
+#[inline(always)]
+fn sigmoid_backward<const FMA: bool>(x: f32) -> f32 {
+    let s = sigmoid::<FMA>(x);
+    s * (1.0 - s)
 }

@@ -29,17 +29,6 @@ per_isa! {
 }
 
 per_isa! {
-    /// Adds `row` to every row of `a`.
-    pub(super) fn add_assign_rows<const FMA: bool>(a: &mut [f32], row: &[f32]) {
-        for a in a.chunks_exact_mut(row.len()) {
-            for (a, &b) in a.iter_mut().zip(row) {
-                *a += b;
-            }
-        }
-    }
-}
-
-per_isa! {
     /// Adds every row of `a` to `sums`.
     fn add_rows_to<const FMA: bool>(sums: &mut [f32], a: &[f32]) {
         for a in a.chunks_exact(sums.len()) {

@@ -1,17 +1,30 @@
 //! `y = x w^T + bias` and its backward.
 
-use crate::cpu::elementwise::{add_assign_rows, column_sums};
-use crate::cpu::matmul::{Output, View, product_by_rows};
+use crate::cpu::elementwise::{add_assign, column_sums};
+use crate::cpu::matmul::{Output, View, parallel_product, transpose};
 use crate::cpu::{Buffer, Cpu};
 use crate::ops::{LinearGrads, Weight};
+
+/// A weight matrix prepared for products.
+pub struct Packed {
+    /// `[cols, rows]`: the forward multiplies by the transposed weight, which `gemm` would bring into this order anew for
+    /// every block of the output. The backward multiplies by the master as it is.
+    transposed: Buffer,
+}
+
+pub(super) fn pack(cpu: &Cpu, master: &[f32], rows: usize, cols: usize) -> Packed {
+    let mut transposed = cpu.pool.take(master.len());
+    transpose(&mut transposed, master, rows, cols);
+    Packed { transposed }
+}
 
 pub(super) fn linear_forward(cpu: &Cpu, x: &[f32], w: Weight<'_, Cpu>, bias: Option<&Buffer>) -> Buffer {
     let n = n_rows(x, w);
     let mut y = cpu.pool.take(n * w.rows);
-    let (x, w) = (View::rows(x, n, w.cols, w.cols), View::rows(w.master, w.rows, w.cols, w.cols));
-    product_by_rows(&mut y, Output::Set, x, w.transposed(), |block| {
+    let (x, w) = (View::rows(x, n, w.cols, w.cols), View::rows(&w.packed.transposed, w.cols, w.rows, w.rows));
+    parallel_product(&mut y, Output::Set, x, w, |col, y| {
         if let Some(bias) = bias {
-            add_assign_rows(cpu.isa, block, bias);
+            add_assign(cpu.isa, y, &bias[col..col + y.len()]);
         }
     });
     y
@@ -30,13 +43,13 @@ pub(super) fn linear_backward(
     if let Some(LinearGrads { d_weight, d_bias }) = grads {
         // y[t, r] = sum_c x[t, c] w[r, c] + bias[r]
         let x = View::rows(x, n, w.cols, w.cols);
-        product_by_rows(d_weight, Output::Add, d_y_view.transposed(), x, |_| ());
+        parallel_product(d_weight, Output::Add, d_y_view.transposed(), x, |_, _| ());
         if let Some(d_bias) = d_bias {
             column_sums(cpu, d_y, d_bias);
         }
     }
     let mut d_x = cpu.pool.take(x.len());
-    product_by_rows(&mut d_x, Output::Set, d_y_view, View::rows(w.master, w.rows, w.cols, w.cols), |_| ());
+    parallel_product(&mut d_x, Output::Set, d_y_view, View::rows(w.master, w.rows, w.cols, w.cols), |_, _| ());
     d_x
 }
 

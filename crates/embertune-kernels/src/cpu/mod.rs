@@ -23,6 +23,7 @@ mod scatter;
 
 pub use buffer::Buffer;
 pub use isa::Isa;
+pub use linear::Packed;
 
 use crate::dropout::Dropout;
 use crate::ops::{
@@ -67,7 +68,7 @@ impl Default for Cpu {
 
 impl Ops for Cpu {
     type Buf = Buffer;
-    type Packed = ();
+    type Packed = Packed;
 
     fn upload(&self, values: &[f32]) -> Buffer {
         let mut buffer = self.pool.take(values.len());
@@ -91,7 +92,9 @@ impl Ops for Cpu {
         buf.len()
     }
 
-    fn pack(&self, _master: &Buffer, _rows: usize, _cols: usize) {}
+    fn pack(&self, master: &Buffer, rows: usize, cols: usize) -> Packed {
+        linear::pack(self, master, rows, cols)
+    }
 
     fn embedding_forward(&self, lookups: &[Lookup<'_, Buffer>], width: usize) -> Buffer {
         embedding::embedding_forward(self, lookups, width)
