@@ -27,18 +27,15 @@ pub(super) fn activation_backward(cpu: &Cpu, d_y: &[f32], x: &[f32], act: Activa
     d_x
 }
 
-// The functions of one element are named and always inlined: a closure may be compiled on its own, without the
-// instruction set of the loop, and then a fused multiply-add is a library call.
-
 per_isa! {
     fn forward<const FMA: bool>(y: &mut [f32], x: &[f32], act: Activation) {
         match act {
-            Activation::GeluErf => map(y, x, gelu_erf_forward::<FMA>),
-            Activation::GeluTanh => map(y, x, gelu_tanh_forward::<FMA>),
-            Activation::Relu => map(y, x, relu_forward),
-            Activation::Silu => map(y, x, silu_forward::<FMA>),
-            Activation::Tanh => map(y, x, tanh::<FMA>),
-            Activation::Sigmoid => map(y, x, sigmoid::<FMA>),
+            Activation::GeluErf => map::<GeluErf, FMA>(y, x),
+            Activation::GeluTanh => map::<GeluTanh, FMA>(y, x),
+            Activation::Relu => map::<Relu, FMA>(y, x),
+            Activation::Silu => map::<Silu, FMA>(y, x),
+            Activation::Tanh => map::<Tanh, FMA>(y, x),
+            Activation::Sigmoid => map::<Sigmoid, FMA>(y, x),
             Activation::Identity => y.copy_from_slice(x),
         }
     }
@@ -47,42 +44,52 @@ per_isa! {
 per_isa! {
     fn backward<const FMA: bool>(d_x: &mut [f32], d_y: &[f32], x: &[f32], act: Activation) {
         match act {
-            Activation::GeluErf => map_backward(d_x, d_y, x, gelu_erf_backward::<FMA>),
-            Activation::GeluTanh => map_backward(d_x, d_y, x, gelu_tanh_backward::<FMA>),
-            Activation::Relu => map_backward(d_x, d_y, x, relu_backward),
-            Activation::Silu => map_backward(d_x, d_y, x, silu_backward::<FMA>),
-            Activation::Tanh => map_backward(d_x, d_y, x, tanh_backward::<FMA>),
-            Activation::Sigmoid => map_backward(d_x, d_y, x, sigmoid_backward::<FMA>),
+            Activation::GeluErf => map_backward::<GeluErf, FMA>(d_x, d_y, x),
+            Activation::GeluTanh => map_backward::<GeluTanh, FMA>(d_x, d_y, x),
+            Activation::Relu => map_backward::<Relu, FMA>(d_x, d_y, x),
+            Activation::Silu => map_backward::<Silu, FMA>(d_x, d_y, x),
+            Activation::Tanh => map_backward::<Tanh, FMA>(d_x, d_y, x),
+            Activation::Sigmoid => map_backward::<Sigmoid, FMA>(d_x, d_y, x),
             Activation::Identity => d_x.copy_from_slice(d_y),
         }
     }
 }
 
 #[inline(always)]
-fn map(y: &mut [f32], x: &[f32], f: impl Fn(f32) -> f32) {
+fn map<F: Function, const FMA: bool>(y: &mut [f32], x: &[f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = f(x);
+        *y = F::value::<FMA>(x);
     }
 }
 
-/// `d_x = d_y f'(x)`; `derivative` is `f'`.
 #[inline(always)]
-fn map_backward(d_x: &mut [f32], d_y: &[f32], x: &[f32], derivative: impl Fn(f32) -> f32) {
+fn map_backward<F: Function, const FMA: bool>(d_x: &mut [f32], d_y: &[f32], x: &[f32]) {
     for (d_x, (&d_y, &x)) in d_x.iter_mut().zip(d_y.iter().zip(x)) {
-        *d_x = d_y * derivative(x);
+        *d_x = d_y * F::derivative::<FMA>(x);
     }
 }
 
-#[inline(always)]
-fn gelu_erf_forward<const FMA: bool>(x: f32) -> f32 {
-    x * normal_cdf::<FMA>(x)
+/// A function of one element. Implementations are `#[inline(always)]`; closures cannot be, and one that is compiled on its
+/// own lacks the instruction set of the loop, so that a fused multiply-add is a library call.
+trait Function {
+    fn value<const FMA: bool>(x: f32) -> f32;
+    fn derivative<const FMA: bool>(x: f32) -> f32;
 }
 
-#[inline(always)]
-fn gelu_erf_backward<const FMA: bool>(x: f32) -> f32 {
-    // y = x cdf(x)
-    let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
-    mul_add::<FMA>(x, pdf, normal_cdf::<FMA>(x))
+struct GeluErf;
+
+impl Function for GeluErf {
+    #[inline(always)]
+    fn value<const FMA: bool>(x: f32) -> f32 {
+        x * normal_cdf::<FMA>(x)
+    }
+
+    #[inline(always)]
+    fn derivative<const FMA: bool>(x: f32) -> f32 {
+        // y = x cdf(x)
+        let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
+        mul_add::<FMA>(x, pdf, normal_cdf::<FMA>(x))
+    }
 }
 
 #[inline(always)]
@@ -90,17 +97,21 @@ fn normal_cdf<const FMA: bool>(x: f32) -> f32 {
     0.5 * (1.0 + erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
-#[inline(always)]
-fn gelu_tanh_forward<const FMA: bool>(x: f32) -> f32 {
-    0.5 * x * (1.0 + tanh::<FMA>(gelu_tanh_inner::<FMA>(x)))
-}
+struct GeluTanh;
 
-#[inline(always)]
-fn gelu_tanh_backward<const FMA: bool>(x: f32) -> f32 {
-    // y = 0.5 x (1 + tanh(inner(x)))
-    let t = tanh::<FMA>(gelu_tanh_inner::<FMA>(x));
-    let d_inner = SQRT_2_OVER_PI * mul_add::<FMA>(3.0 * GELU_CUBIC * x, x, 1.0);
-    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * d_inner
+impl Function for GeluTanh {
+    #[inline(always)]
+    fn value<const FMA: bool>(x: f32) -> f32 {
+        0.5 * x * (1.0 + tanh::<FMA>(gelu_tanh_inner::<FMA>(x)))
+    }
+
+    #[inline(always)]
+    fn derivative<const FMA: bool>(x: f32) -> f32 {
+        // y = 0.5 x (1 + tanh(inner(x)))
+        let t = tanh::<FMA>(gelu_tanh_inner::<FMA>(x));
+        let d_inner = SQRT_2_OVER_PI * mul_add::<FMA>(3.0 * GELU_CUBIC * x, x, 1.0);
+        0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * d_inner
+    }
 }
 
 /// `sqrt(2/pi) (x + 0.044715 x^3)`.
@@ -109,37 +120,63 @@ fn gelu_tanh_inner<const FMA: bool>(x: f32) -> f32 {
     SQRT_2_OVER_PI * mul_add::<FMA>(GELU_CUBIC * x * x, x, x)
 }
 
-#[inline(always)]
-fn relu_forward(x: f32) -> f32 {
-    // In this order a NaN stays.
-    if x < 0.0 { 0.0 } else { x }
+struct Relu;
+
+impl Function for Relu {
+    #[inline(always)]
+    fn value<const FMA: bool>(x: f32) -> f32 {
+        // In this order a NaN stays.
+        if x < 0.0 { 0.0 } else { x }
+    }
+
+    #[inline(always)]
+    fn derivative<const FMA: bool>(x: f32) -> f32 {
+        if x > 0.0 { 1.0 } else { 0.0 }
+    }
 }
 
-#[inline(always)]
-fn relu_backward(x: f32) -> f32 {
-    if x > 0.0 { 1.0 } else { 0.0 }
+struct Silu;
+
+impl Function for Silu {
+    #[inline(always)]
+    fn value<const FMA: bool>(x: f32) -> f32 {
+        x / (1.0 + exp::<FMA>(-x))
+    }
+
+    #[inline(always)]
+    fn derivative<const FMA: bool>(x: f32) -> f32 {
+        // y = x s, s = sigmoid(x)
+        let s = sigmoid::<FMA>(x);
+        s * (1.0 + x * (1.0 - s))
+    }
 }
 
-#[inline(always)]
-fn silu_forward<const FMA: bool>(x: f32) -> f32 {
-    x / (1.0 + exp::<FMA>(-x))
+struct Tanh;
+
+impl Function for Tanh {
+    #[inline(always)]
+    fn value<const FMA: bool>(x: f32) -> f32 {
+        tanh::<FMA>(x)
+    }
+
+    #[inline(always)]
+    fn derivative<const FMA: bool>(x: f32) -> f32 {
+        let t = tanh::<FMA>(x);
+        1.0 - t * t
+    }
 }
 
-#[inline(always)]
-fn silu_backward<const FMA: bool>(x: f32) -> f32 {
-    // y = x s, s = sigmoid(x)
-    let s = sigmoid::<FMA>(x);
-    s * (1.0 + x * (1.0 - s))
-}
+struct Sigmoid;
 
-#[inline(always)]
-fn tanh_backward<const FMA: bool>(x: f32) -> f32 {
-    let t = tanh::<FMA>(x);
-    1.0 - t * t
-}
+impl Function for Sigmoid {
+    #[inline(always)]
+    fn value<const FMA: bool>(x: f32) -> f32 {
+        sigmoid::<FMA>(x)
+    }
 
-#[inline(always)]
-fn sigmoid_backward<const FMA: bool>(x: f32) -> f32 {
-    let s = sigmoid::<FMA>(x);
-    s * (1.0 - s)
+    #[inline(always)]
+    fn derivative<const FMA: bool>(x: f32) -> f32 {
+        let s = sigmoid::<FMA>(x);
+        s * (1.0 - s)
+    }
 }
