@@ -58,12 +58,12 @@ pub fn json(name: &str) -> Option<serde_json::Value> {
     Some(serde_json::from_str(&text).expect("golden JSON"))
 }
 
-/// The tensors of a golden safetensors file, or of a checkpoint, by name. F32 and I32 only; other types are left out.
+/// The tensors of a golden safetensors file, or of a checkpoint, by name. F32, I32 and BOOL only; other types are left out.
 pub fn tensors(name: &str) -> Option<BTreeMap<String, Tensor>> {
     Some(read_tensors(&golden(name)?))
 }
 
-/// The F32 and I32 tensors of a safetensors file, by name.
+/// The F32, I32 and BOOL tensors of a safetensors file, by name.
 pub fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let bytes = std::fs::read(path).expect("a readable file");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
@@ -77,6 +77,7 @@ pub fn read_tensors(path: &Path) -> BTreeMap<String, Tensor> {
                 safetensors::Dtype::I32 => {
                     words(view.data()).into_iter().map(|word| i32::from_le_bytes(word) as f32).collect()
                 }
+                safetensors::Dtype::BOOL => view.data().iter().copied().map(f32::from).collect(),
                 _ => return None,
             };
             Some((name.to_owned(), (view.shape().to_vec(), values)))

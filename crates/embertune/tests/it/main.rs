@@ -3,7 +3,10 @@
 mod data;
 mod evaluation;
 mod golden;
+mod losses;
 mod metrics;
 mod mining;
 mod said;
 mod search;
+mod training;
+mod trajectory;
