@@ -123,6 +123,17 @@ impl RunFolder {
     }
 }
 
+/// A run that ends before it wrote anything leaves nothing behind; what an interrupted run wrote stays.
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        let is_untouched = self.log.metadata().is_ok_and(|log| log.len() == 0) && checkpoints(&self.partial).is_empty();
+        if is_untouched {
+            // Nobody is there any more to be told of an error, and what stays is an empty log.
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io(to, "create"))
 }
@@ -168,12 +179,22 @@ mod tests {
     fn checkpoints_of_an_interrupted_run_are_not_lost() {
         let root = tempfile::tempdir().unwrap();
         let output = root.path().join("model");
-        RunFolder::create(&output, false).unwrap();
-        RunFolder::create(&output, false).unwrap();
+        let folder = RunFolder::create(&output, false).unwrap();
         fs::create_dir(root.path().join("model.partial/checkpoint-5")).unwrap();
+        drop(folder);
         let error = RunFolder::create(&output, false).err().unwrap();
         assert!(error.to_string().contains("model.partial holds checkpoints"), "{error}");
         RunFolder::create(&output, true).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_wrote_nothing_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("model");
+        drop(RunFolder::create(&output, false).unwrap());
+        assert!(is_empty(root.path()));
+        RunFolder::create(&output, false).unwrap().log(&1).unwrap();
+        assert!(root.path().join("model.partial/log.jsonl").exists());
     }
 
     #[test]
