@@ -48,8 +48,8 @@ impl Vectors {
 }
 
 /// The vectors of `texts`, in their order, with the prompt of `role`, of at most `max_len` tokens (default: the model's
-/// maximum). `batch_size` texts at most go through the model at once; results do not depend on it. Reports progress in texts,
-/// and notes how many of them are too long.
+/// maximum). `batch_size` texts at most go through the model at once; only the last bits of the result depend on it. Reports
+/// progress in texts, and notes how many of them are too long.
 ///
 /// # Errors
 /// Where the texts can't be tokenized, or the model gives a value that is no finite number.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use embertune::Result;
+use embertune::data::atomic::check_writable;
 use embertune::data::{TextForm, read_texts_as};
 use embertune::embed::embed;
 use embertune::embed::files::{Format, write_vectors};
@@ -19,6 +20,7 @@ pub fn run(args: &EmbedArgs, progress: &dyn Progress) -> Result<()> {
     start_threads(&args.machine)?;
     let format = Format::of(&args.output_file)?;
     let input = if args.input_file == Path::new("-") { Path::new(STANDARD_INPUT) } else { &args.input_file };
+    check_writable(&args.output_file)?;
     let texts = read_texts_as(input, args.input_format.map_or_else(|| TextForm::of(input), TextForm::from))?;
     let model = load(&args.model, progress)?;
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();

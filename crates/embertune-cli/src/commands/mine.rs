@@ -1,6 +1,7 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
 use embertune::Result;
+use embertune::data::atomic::check_writable;
 use embertune::data::{read_pool, read_rows};
 use embertune::mine::{mine, write_rows};
 use embertune::progress::Progress;
@@ -14,6 +15,7 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     if args.use_gpu_for_searching {
         progress.note("`--use_gpu_for_searching`: this build has no GPU support, the search runs on the CPU");
     }
+    check_writable(&args.output_file)?;
     let rows = read_rows(&args.input_file, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool(path, progress)).transpose()?;
     let model = load(&args.model, progress)?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -17,28 +17,55 @@ pub fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
     write(path, fill).map_err(Error::io(path, "write"))
 }
 
-fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if fs::metadata(&target).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
-        let mut out = BufWriter::new(File::options().write(true).open(&target)?);
-        fill(&mut out)?;
-        return out.flush();
-    }
-    if target.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
-    }
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+/// Fails now where [`write_file`] would fail after hours of work, because the folder does not exist or can't be written to.
+///
+/// # Errors
+/// [`Error::Io`] with `path`.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let check = || match destination(path)? {
+        Destination::Device(_) => Ok(()),
+        Destination::File(_, folder) => builder().tempfile_in(folder).map(drop),
     };
-    let mut temporary = builder().tempfile_in(folder)?;
+    check().map_err(Error::io(path, "write"))
+}
+
+enum Destination {
+    /// What can't be renamed to, but be written.
+    Device(PathBuf),
+    /// A file, maybe not there yet, and its folder.
+    File(PathBuf, PathBuf),
+}
+
+fn destination(path: &Path) -> io::Result<Destination> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    match fs::metadata(&target) {
+        Ok(known) if known.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")),
+        Ok(known) if !known.is_file() => Ok(Destination::Device(target)),
+        _ => {
+            let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new(".")).to_path_buf();
+            Ok(Destination::File(target, folder))
+        }
+    }
+}
+
+fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let (target, folder) = match destination(path)? {
+        Destination::Device(target) => {
+            let mut out = BufWriter::new(File::options().write(true).open(target)?);
+            fill(&mut out)?;
+            return out.flush();
+        }
+        Destination::File(target, folder) => (target, folder),
+    };
+    let mut temporary = builder().tempfile_in(&folder)?;
     let mut out = BufWriter::new(temporary.as_file_mut());
     fill(&mut out)?;
     out.flush()?;
     drop(out);
     temporary.as_file().sync_all()?;
     temporary.persist(&target)?;
-    sync_folder(folder)
+    sync_folder(&folder)
 }
 
 /// A temporary file that, once renamed, has the permissions of any other new file (`tempfile` makes private ones).
@@ -131,7 +158,17 @@ mod tests {
     #[test]
     fn a_folder_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let error = write_file(folder.path(), |_| Ok(())).unwrap_err();
-        assert!(error.to_string().contains("it is a folder"), "{error}");
+        for error in [write_file(folder.path(), |_| Ok(())), check_writable(folder.path())].map(Result::unwrap_err) {
+            assert!(error.to_string().contains("it is a folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_folder_is_found_before_the_work_and_a_good_path_stays_untouched() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = check_writable(&folder.path().join("no/a.jsonl")).unwrap_err();
+        assert!(error.to_string().contains("a.jsonl: cannot write: No such file"), "{error}");
+        check_writable(&folder.path().join("a.jsonl")).unwrap();
+        assert_eq!(names(folder.path()), [] as [&str; 0]);
     }
 }

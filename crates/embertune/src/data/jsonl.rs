@@ -38,7 +38,7 @@ pub fn read_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example
         examples.push(row.example);
     }
     for (field, n, line) in unused.seen {
-        progress.note(&format!("{}:{line}: field `{field}` is not used ({n} rows have it)", path.display()));
+        progress.note(&format!("{}:{line}: field `{field}` is not used (rows that have it: {n})", path.display()));
     }
     Ok(examples)
 }
@@ -200,7 +200,7 @@ impl Remark {
     fn warn_of_strings(self, path: &Path, progress: &dyn Progress) {
         for (field, n, line) in self.seen {
             let place = path.display();
-            progress.warn(&format!("{place}:{line}: field `{field}` is a string, taken as a list of one ({n} rows)"));
+            progress.warn(&format!("{place}:{line}: field `{field}` is a string, taken as a list of one (rows: {n})"));
         }
     }
 }

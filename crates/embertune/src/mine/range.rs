@@ -14,11 +14,11 @@ pub fn parse_range(text: &str) -> Result<Range<usize>> {
     match numbers {
         Some((start, end)) if start < end => Ok(start..end),
         Some((start, end)) => Err(Error::Setting {
-            problem: format!("`--range_for_sampling {text}` holds no rank: {start} is not less than {end}"),
+            problem: format!("`{text}` holds no rank: {start} is not less than {end}"),
             hint: Some("put the smaller number first, like `10-210`".into()),
         }),
         None => Err(Error::Setting {
-            problem: format!("`--range_for_sampling {text}` is not two numbers with `-` between them"),
+            problem: format!("`{text}` is not two numbers with `-` between them"),
             hint: Some("write the first rank and the one after the last, like `10-210`".into()),
         }),
     }
@@ -36,7 +36,7 @@ mod tests {
             ["10-2", "5-5", "", "-", "10", "2-", "-10", "a-b", "2-10-20", "2.5-10", "2,10", "99999999999999999999-1"]
         {
             let error = parse_range(bad).unwrap_err();
-            assert!(error.to_string().starts_with(&format!("`--range_for_sampling {bad}`")), "{error}");
+            assert!(error.to_string().starts_with(&format!("`{bad}` ")), "{error}");
             assert!(error.hint().is_some());
         }
     }

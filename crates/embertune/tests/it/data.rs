@@ -66,7 +66,10 @@ fn a_string_in_the_place_of_a_list_is_taken_as_a_list_of_one_and_said_once() {
     let rows = read_examples(&file.path, &said).unwrap();
     assert_eq!(rows[1].positives, ["p"]);
     let place = file.path.display();
-    assert_eq!(said.lines(), [format!("warning: {place}:2: field `pos` is a string, taken as a list of one (2 rows)")]);
+    assert_eq!(
+        said.lines(),
+        [format!("warning: {place}:2: field `pos` is a string, taken as a list of one (rows: 2)")]
+    );
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn fields_that_are_not_used_are_said_once_and_kept_for_writing_back() {
     let said = Said::default();
     read_examples(&file.path, &said).unwrap();
     let place = file.path.display();
-    let note = |field| format!("note: {place}:2: field `{field}` is not used (2 rows have it)");
+    let note = |field| format!("note: {place}:2: field `{field}` is not used (rows that have it: 2)");
     assert_eq!(said.lines(), [note("id"), note("pos_scores"), note("negs")]);
     let rows = read_rows(&file.path, &Silent).unwrap();
     assert_eq!(rows[1].fields.keys().collect::<Vec<_>>(), ["id", "query", "pos", "pos_scores", "negs"]);
@@ -175,7 +178,7 @@ fn every_string_of_a_context_is_a_candidate_and_the_other_forms_are_one_each() {
     let place = file.path.display();
     assert_eq!(
         said.lines(),
-        [format!("warning: {place}:5: field `context` is a string, taken as a list of one (1 rows)")]
+        [format!("warning: {place}:5: field `context` is a string, taken as a list of one (rows: 1)")]
     );
 }
 
