@@ -183,6 +183,7 @@ impl TrainArgs {
             normalized: self.model.normalized.unwrap_or(default().normalized),
             query_max_len: self.query_max_len,
             passage_max_len: self.passage_max_len,
+            max_seq_length: self.model.max_seq_length,
             dropout: self.dropout,
             temperature: self.temperature,
             train_group_size: self.train_group_size,

@@ -6,6 +6,9 @@ use embertune::Result;
 use crate::args::Cli;
 use crate::printer;
 
+/// Width of the help texts, whatever the terminal.
+const WIDTH: usize = 110;
+
 /// Runs the command.
 pub fn run() -> Result<()> {
     let mut text = String::from(
@@ -15,7 +18,7 @@ pub fn run() -> Result<()> {
         let aliases: Vec<_> = command.get_visible_aliases().map(|alias| format!("`{alias}`")).collect();
         let also = if aliases.is_empty() { String::new() } else { format!("Also called {}.\n\n", aliases.join(", ")) };
         let name = format!("embertune {}", command.get_name());
-        let help = command.clone().bin_name(&name).render_long_help().to_string();
+        let help = command.clone().bin_name(&name).term_width(WIDTH).render_long_help().to_string();
         let help: Vec<_> = help.lines().map(str::trim_end).collect();
         text += &format!("\n## {name}\n\n{also}```text\n{}\n```\n", help.join("\n").trim_end());
     }

@@ -36,6 +36,8 @@ pub struct TrainSettings {
     pub query_max_len: usize,
     /// Longest passage in tokens. Default 128.
     pub passage_max_len: usize,
+    /// Longest text in tokens that the model reads, and later says of itself; `None` takes the model's own.
+    pub max_seq_length: Option<usize>,
     /// Dropout everywhere in the model, in `0..1`; `None` takes the base model's `config.json`.
     pub dropout: Option<f32>,
 
@@ -108,6 +110,7 @@ impl Default for TrainSettings {
             normalized: true,
             query_max_len: 32,
             passage_max_len: 128,
+            max_seq_length: None,
             dropout: None,
             temperature: 0.02,
             train_group_size: 8,
@@ -213,7 +216,7 @@ impl TrainSettings {
             normalize: Some(self.normalized),
             query_prompt: self.query_instruction_for_retrieval.clone(),
             passage_prompt: self.passage_instruction_for_retrieval.clone(),
-            max_seq_length: None,
+            max_seq_length: self.max_seq_length,
         })
     }
 
