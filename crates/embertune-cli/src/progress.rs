@@ -12,6 +12,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Without a terminal, a stage says where it is this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// A bar that says how long it will still take.
+const WORK: &str = "{prefix} {wide_bar} {pos}/{len} {eta} left";
+/// A bar that leaves room for what else there is to say.
+const TRAINING: &str = "{prefix} {bar:16} {pos}/{len} {wide_msg}";
+
 /// Shows the progress of one operation after the other.
 pub struct Display {
     on_terminal: bool,
@@ -56,6 +61,16 @@ impl Display {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn begin(&self, what: &str, total: u64, template: &str) {
+        let bar = self.on_terminal.then(|| {
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total).with_style(style).with_prefix(what.to_string())
+        });
+        let now = Instant::now();
+        let what = what.to_string();
+        *self.stage() = Some(Stage { what, total, done: 0, started: now, last_line: now, bar });
+    }
+
     /// A line of text, above the bar where there is one.
     pub fn line(&self, text: &str) {
         match self.stage().as_ref().and_then(|stage| stage.bar.as_ref()) {
@@ -67,14 +82,7 @@ impl Display {
 
 impl Progress for Display {
     fn start(&self, what: &str, total: u64) {
-        let bar = self.on_terminal.then(|| {
-            let template = "{prefix} {wide_bar} {pos}/{len} {elapsed} {msg}";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total).with_style(style).with_prefix(what.to_string())
-        });
-        let now = Instant::now();
-        let what = what.to_string();
-        *self.stage() = Some(Stage { what, total, done: 0, started: now, last_line: now, bar });
+        self.begin(what, total, WORK);
     }
 
     fn advance(&self, n: u64) {
@@ -105,7 +113,7 @@ impl Observer for Display {
     fn training_begins(&self, plan: &Plan) {
         let Plan { n_rows, total_steps, warmup_steps, .. } = plan;
         self.note(&format!("{n_rows} rows, {total_steps} steps, {warmup_steps} of them warm-up"));
-        self.start("training", *total_steps as u64);
+        self.begin("training", *total_steps as u64, TRAINING);
     }
 
     fn step_done(&self, event: &StepEvent<'_>) {
@@ -127,7 +135,7 @@ fn state_of(event: &StepEvent<'_>) -> String {
     let stats = &event.report.stats;
     let accuracy = stats.n_correct as f64 / stats.n_contrasted.max(1) as f64;
     format!(
-        "loss {:.4}, lr {:.2e}, in-batch accuracy {accuracy:.2}, {:.1} examples/s, {} left",
+        "loss {:.4}, lr {:.1e}, accuracy {accuracy:.2}, {:.0} examples/s, {} left",
         event.report.loss,
         event.report.learning_rate,
         event.examples_per_s,

@@ -50,8 +50,8 @@ impl Desk {
             .collect();
         let pool: Vec<_> =
             pairs().map(|(thing, deed)| format!(r#"{{"context": ["a program that {deed} every {thing}"]}}"#)).collect();
-        desk.write("rows.jsonl", &rows.join("\n"));
-        desk.write("pool.jsonl", &pool.join("\n"));
+        desk.write("rows.jsonl", rows.join("\n"));
+        desk.write("pool.jsonl", pool.join("\n"));
         desk
     }
 
