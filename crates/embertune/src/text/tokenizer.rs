@@ -212,10 +212,16 @@ fn from_vocabulary(path: &Path, settings: &Settings) -> Result<tokenizers::Token
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     tokenizer.with_normalizer(Some(BertNormalizer::default())).map_err(|e| unusable(path, e))?;
 
-    // A mask token takes the space before it in MPNet.
-    let mask = AddedToken::from(settings.special("mask_token"), true).lstrip(settings.is_mpnet);
-    let plain = [unknown, cls, sep, settings.special("pad_token")].map(|token| AddedToken::from(token, true));
-    let known = plain.into_iter().chain([mask]).filter(|token| tokenizer.token_to_id(&token.content).is_some());
+    let mut special: Vec<_> = [unknown, cls, sep, settings.special("pad_token")]
+        .into_iter()
+        .map(|token| AddedToken::from(token, true))
+        .collect();
+    // MPNet's mask token takes the space before it, and `<unk>` is a word of its own beside the `[UNK]` that is used.
+    special.push(AddedToken::from(settings.special("mask_token"), true).lstrip(settings.is_mpnet));
+    if settings.is_mpnet {
+        special.push(AddedToken::from("<unk>", true).normalized(true));
+    }
+    let known = special.into_iter().filter(|token| tokenizer.token_to_id(&token.content).is_some());
     let known: Vec<_> = known.collect();
     tokenizer.add_special_tokens(known).map_err(|e| unusable(path, e))?;
     Ok(tokenizer)

@@ -1,0 +1,159 @@
+//! Embeddings and hidden states against PyTorch's, on both devices.
+
+use std::path::Path;
+
+use embertune::model::{DropoutRates, Overrides, mpnet};
+use embertune::progress::Silent;
+use embertune_kernels::Ops;
+use embertune_kernels::cpu::Cpu;
+use embertune_kernels::ops::Pooling;
+use embertune_kernels::reference::Reference;
+
+use crate::golden;
+use crate::models::{POOLINGS, batch, difference, largest, load, pooled, texts, tokenize};
+
+/// Between normalised embeddings. Correct f32 programs differ by 2e-7; a wrong epsilon of LayerNorm gives 2.9e-5.
+const NORMALIZED: f32 = 5e-6;
+/// The same for vectors of any length, relative to the largest value.
+const UNNORMALIZED: f32 = 5e-6;
+
+#[test]
+fn mpnet_buckets_equal_those_of_transformers() {
+    let Some(json) = golden::json("buckets.json") else { return };
+    let first = json["from"].as_i64().expect("a number");
+    for (i, expected) in json["bucket"].as_array().expect("a list").iter().enumerate() {
+        let distance = first + i as i64;
+        assert_eq!(u64::from(mpnet::bucket(distance)), expected.as_u64().expect("a number"), "distance {distance}");
+    }
+}
+
+#[test]
+fn embeddings_of_tiny_models_equal_pytorch_in_every_pooling() {
+    check_tiny(Reference::<f32>::new);
+    check_tiny(Cpu::new);
+}
+
+fn check_tiny<O: Ops>(ops: impl Fn() -> O) {
+    let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
+        return;
+    };
+    let texts = texts(&json["texts"]);
+    for name in ["tiny-bert", "tiny-mpnet"] {
+        let Some(folder) = golden::golden(name) else { return };
+        for (pooling, pooling_name) in POOLINGS {
+            for (normalize, end) in [(false, ""), (true, "/norm")] {
+                let model = load(ops(), &folder, &pooled(pooling, normalize));
+                for length in [64, 16] {
+                    let case = format!("{name}/len{length}/{pooling_name}{end}");
+                    let (shape, expected) = &tensors[&case];
+                    assert_eq!(shape[..], [texts.len(), model.dim()], "{case}");
+                    let actual = model.encode(&batch(&tokenize(&model, &texts, Some(length))));
+                    let allowed = if normalize { NORMALIZED } else { UNNORMALIZED * largest(expected) };
+                    let difference = difference(&actual, expected);
+                    assert!(difference <= allowed, "{case}: {difference:e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hidden_states_of_every_layer_equal_pytorch() {
+    check_hidden(Reference::<f32>::new);
+    check_hidden(Cpu::new);
+}
+
+fn check_hidden<O: Ops>(ops: impl Fn() -> O) {
+    let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
+        return;
+    };
+    let texts = texts(&json["texts"]);
+    let mut n_checked = 0;
+    for name in ["tiny-bert", "tiny-mpnet"] {
+        let Some(folder) = golden::golden(name) else { return };
+        let model = load(ops(), &folder, &Overrides::default());
+        for length in [64, 16] {
+            let batch = batch(&tokenize(&model, &texts, Some(length)));
+            let (_, saved) = model.forward(&batch, DropoutRates::default());
+            for (k, state) in saved.hidden_states().enumerate() {
+                let state = model.ops().download(state);
+                let width = state.len() / batch.n_tokens();
+                for text in 0..texts.len() {
+                    let case = format!("{name}/len{length}/hidden/{text}/{k}");
+                    let Some((_, expected)) = tensors.get(&case) else { continue };
+                    let rows = batch.ragged().range(text);
+                    let difference = difference(&state[rows.start * width..rows.end * width], expected);
+                    assert!(difference <= UNNORMALIZED * largest(expected), "{case}: {difference:e}");
+                    n_checked += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(n_checked, tensors.keys().filter(|key| key.contains("/hidden/")).count());
+}
+
+#[test]
+fn embeddings_of_checkpoint_variants_equal_pytorch() {
+    let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
+        return;
+    };
+    let texts = texts(&json["texts"]);
+    for name in ["f16", "bf16", "gelu-new", "relu", "st6", "prefix"] {
+        let name = format!("tiny-bert-{name}");
+        let Some(folder) = golden::golden(&name) else { return };
+        // The raw checkpoint says nothing of pooling.
+        let overrides = if name.ends_with("prefix") { pooled(Pooling::Mean, true) } else { Overrides::default() };
+        let model = load(Cpu::new(), &folder, &overrides);
+        let difference = difference(
+            &model.encode(&batch(&tokenize(&model, &texts, Some(64)))),
+            &tensors[&format!("{name}/mean/norm")].1,
+        );
+        assert!(difference <= NORMALIZED, "{name}: {difference:e}");
+    }
+}
+
+#[test]
+fn embeddings_of_real_models_equal_pytorch() {
+    check_real("all-MiniLM-L6-v2", Cpu::new());
+    check_real("all-mpnet-base-v2", Cpu::new());
+}
+
+fn check_real<O: Ops>(name: &str, ops: O) {
+    let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
+        return;
+    };
+    let Some(folder) = golden::real_model(name) else { return };
+    let texts = texts(&json["real_texts"]);
+    let model = load(ops, &folder, &Overrides::default());
+    let actual = model.encode(&batch(&tokenize(&model, &texts, None)));
+    let difference = difference(&actual, &tensors[&format!("{name}/published")].1);
+    eprintln!("{name}: largest difference {difference:e}");
+    assert!(difference <= NORMALIZED, "{name}: {difference:e}");
+}
+
+/// The loader says what it leaves out, once.
+#[test]
+fn heads_of_another_task_are_noted() {
+    struct Notes(std::sync::Mutex<Vec<String>>);
+    impl embertune::progress::Progress for Notes {
+        fn start(&self, _: &str, _: u64) {}
+        fn advance(&self, _: u64) {}
+        fn finish(&self) {}
+        fn warn(&self, message: &str) {
+            panic!("{message}");
+        }
+        fn note(&self, message: &str) {
+            self.0.lock().expect("no panic").push(message.to_owned());
+        }
+    }
+    let Some(folder) = golden::golden("tiny-bert-prefix") else { return };
+    let notes = Notes(Default::default());
+    let read = |folder: &Path, progress: &dyn embertune::progress::Progress| {
+        embertune::model::EmbeddingModel::load(Cpu::new(), folder, &pooled(Pooling::Mean, false), progress)
+    };
+    read(&folder, &notes).map(drop).expect("a model");
+    read(&folder, &Silent).map(drop).expect("a model");
+    let notes = notes.0.into_inner().expect("no panic");
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].contains("`cls.predictions.bias` and so on (7 tensors)"), "{}", notes[0]);
+}

@@ -1,0 +1,188 @@
+//! The gradient of every parameter against PyTorch's, by name.
+
+use embertune::model::{DropoutRates, EmbeddingModel};
+use embertune::text::{Batch, Role};
+use embertune_kernels::Ops;
+use embertune_kernels::cpu::Cpu;
+use embertune_kernels::dropout::splitmix64;
+use embertune_kernels::ops::Pooling;
+use embertune_kernels::reference::Reference;
+use serde_json::Value;
+
+use crate::golden;
+use crate::models::{batch, difference, ids, largest, load, pooled, texts};
+
+/// Of the loss at temperature 0.02.
+const LOSS: f64 = 3e-5;
+/// Of a gradient, relative to the largest gradient of the model: noise 5e-6.
+const OF_MODEL: f32 = 3e-5;
+/// Of a gradient, relative to the largest of its own tensor: noise 8e-5.
+const OF_TENSOR: f32 = 5e-4;
+/// Of the norm of all gradients, relative.
+const NORM: f64 = 2e-5;
+/// Of a key bias, whose gradient is zero in exact arithmetic: noise 1.4e-7.
+const KEY_BIAS: f32 = 2e-6;
+
+#[test]
+fn gradients_of_tiny_models_equal_pytorch_by_name() {
+    for (pooling, pooling_name) in [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")] {
+        for name in ["tiny-bert", "tiny-mpnet"] {
+            check_tiny(Reference::<f32>::new(), name, pooling, pooling_name);
+            check_tiny(Cpu::new(), name, pooling, pooling_name);
+        }
+    }
+}
+
+fn check_tiny<O: Ops>(ops: O, name: &str, pooling: Pooling, pooling_name: &str) {
+    let (Some(json), Some(tensors)) = (golden::json("gradients.json"), golden::tensors("gradients.safetensors")) else {
+        return;
+    };
+    let Some(folder) = golden::golden(name) else { return };
+    let case = format!("{name}/{pooling_name}");
+    let run = Run::new(&load(ops, &folder, &pooled(pooling, true)), &json, name, 0.02);
+    run.check_totals(&json["cases"][&case]);
+
+    let of_model = OF_MODEL * run.gradients.iter().map(|(_, g)| largest(g)).fold(0.0, f32::max);
+    for (tensor, actual) in &run.gradients {
+        let (_, expected) = &tensors[&format!("{case}/{tensor}")];
+        if is_key_bias(tensor) {
+            assert!(largest(actual) < KEY_BIAS, "{case}/{tensor}: {:e}", largest(actual));
+            continue;
+        }
+        let allowed = of_model.min(OF_TENSOR * largest(expected));
+        let difference = difference(actual, expected);
+        assert!(difference <= allowed, "{case}/{tensor}: {difference:e}, allowed {allowed:e}");
+    }
+    let n_golden = tensors.keys().filter(|key| key.starts_with(&format!("{case}/")) && !key.contains("/rep")).count();
+    assert_eq!(run.gradients.len(), n_golden, "{case}");
+}
+
+#[test]
+fn gradients_of_real_models_equal_pytorch_by_name() {
+    let Some(json) = golden::json("gradients.json") else { return };
+    for name in ["all-MiniLM-L6-v2", "all-mpnet-base-v2"] {
+        let Some(folder) = golden::real_model(name) else { continue };
+        let case = &json["cases"][format!("{name}/mean")];
+        let run = Run::new(&load(Cpu::new(), &folder, &pooled(Pooling::Mean, true)), &json, name, 0.2);
+        let fingerprints = case["fingerprints"].as_object().expect("fingerprints by name");
+        assert_eq!(run.gradients.len(), fingerprints.len(), "{name}");
+        let of_model = OF_MODEL * run.gradients.iter().map(|(_, g)| largest(g)).fold(0.0, f32::max);
+        for (tensor, actual) in &run.gradients {
+            check_fingerprint(&format!("{name}/{tensor}"), tensor, actual, &fingerprints[tensor], of_model);
+        }
+        run.check_totals(case);
+    }
+}
+
+/// Norm, projection and eight values of a gradient that is too large to store.
+fn check_fingerprint(case: &str, tensor: &str, actual: &[f32], expected: &Value, of_model: f32) {
+    if is_key_bias(tensor) {
+        assert!(largest(actual) < KEY_BIAS, "{case}: {:e}", largest(actual));
+        return;
+    }
+    let allowed = f64::from(of_model.min(OF_TENSOR * largest(actual)));
+    let values = |key: &str| expected[key].as_array().expect("numbers").iter().map(|v| v.as_f64().expect("a number"));
+    let at = values("at").map(|i| i as usize);
+    for (i, expected) in (0..4).zip(values("first")).chain(at.zip(values("values"))) {
+        let difference = (f64::from(actual[i]) - expected).abs();
+        assert!(difference <= allowed, "{case}[{i}]: {difference:e}, allowed {allowed:e}");
+    }
+    let norm = norm(actual);
+    let expected_norm = expected["norm"].as_f64().expect("a number");
+    assert!((norm - expected_norm).abs() <= f64::from(OF_TENSOR) * expected_norm, "{case}: {norm}, {expected_norm}");
+    let probe: f64 = actual.iter().zip(hash_uniform(7, tensor)).map(|(g, u)| f64::from(*g) * u).sum();
+    let expected_probe = expected["probe"].as_f64().expect("a number");
+    // A random projection of an error is about as large as the error's norm.
+    let allowed = 4.0 * f64::from(OF_TENSOR) * expected_norm;
+    assert!((probe - expected_probe).abs() <= allowed, "{case}: {probe}, {expected_probe}");
+}
+
+/// Numbers in -1..1 that stand for a name: splitmix64 from `seed + fnv1a64(name)`, the 24 high bits.
+fn hash_uniform(seed: u64, name: &str) -> impl Iterator<Item = f64> {
+    let hash = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
+    let state = seed.wrapping_add(hash);
+    (0_u64..).map(move |i| {
+        let bits = splitmix64(state.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15))) >> 40;
+        (bits as f64 + 0.5) / 8_388_608.0 - 1.0
+    })
+}
+
+fn is_key_bias(tensor: &str) -> bool {
+    tensor.ends_with("key.bias") || tensor.ends_with("attn.k.bias")
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Loss and gradients of the golden batch.
+struct Run {
+    loss: f64,
+    gradients: Vec<(String, Vec<f32>)>,
+}
+
+impl Run {
+    fn new<O: Ops>(model: &EmbeddingModel<O>, json: &Value, name: &str, temperature: f64) -> Self {
+        let side = |key: &str, role: Role, length: &str| {
+            let length = json[length].as_u64().expect("a length") as usize;
+            let tokens = model.tokenize(&texts(&json["texts"][key]), role, Some(length)).expect("tokens");
+            let expected = ids(&json["ids"][name][key]);
+            assert!(tokens.iter().map(|t| &t.ids).eq(&expected), "{name}: token ids of {key}");
+            batch(&tokens)
+        };
+        let (queries, passages) = (side("q", Role::Query, "q_len"), side("p", Role::Passage, "p_len"));
+        let forward = |batch: &Batch| model.forward(batch, DropoutRates::default());
+        let ((q, q_saved), (p, p_saved)) = (forward(&queries), forward(&passages));
+        let (loss, d_q, d_p) = info_nce(&q, &p, model.dim(), temperature);
+        let mut grads = model.parameters().zero_gradients(model.ops());
+        model.backward(&queries, &q_saved, &d_q, &mut grads);
+        model.backward(&passages, &p_saved, &d_p, &mut grads);
+
+        let mut gradients = Vec::new();
+        for (param, grad) in model.parameters().list.iter().zip(&grads.list) {
+            let mut grad = model.ops().download(grad);
+            for part in &param.parts {
+                let rest = grad.split_off(part.len());
+                gradients.push((part.name.clone(), grad));
+                grad = rest;
+            }
+        }
+        Run { loss, gradients }
+    }
+
+    fn check_totals(&self, case: &Value) {
+        let expected = case["loss"].as_f64().expect("a loss");
+        assert!((self.loss - expected).abs() <= LOSS, "loss {}, {expected}", self.loss);
+        let expected = case["grad_norm"].as_f64().expect("a norm");
+        let actual = self.gradients.iter().map(|(_, g)| norm(g).powi(2)).sum::<f64>().sqrt();
+        assert!((actual - expected).abs() <= NORM * expected, "norm {actual}, {expected}");
+    }
+}
+
+/// InfoNCE over normalised vectors in f64, so that only the model is tested: `mean_i(-S[i, iG] + ln sum_j exp S[i, j])`,
+/// `S = q p^T / T`. Returns the loss, `d_q` and `d_p`.
+fn info_nce(q: &[f32], p: &[f32], dim: usize, temperature: f64) -> (f64, Vec<f32>, Vec<f32>) {
+    let (n, m) = (q.len() / dim, p.len() / dim);
+    let (mut d_q, mut d_p) = (vec![0.0_f64; q.len()], vec![0.0_f64; p.len()]);
+    let mut loss = 0.0;
+    for i in 0..n {
+        let score = |j: usize| {
+            let (q, p) = (&q[i * dim..][..dim], &p[j * dim..][..dim]);
+            q.iter().zip(p).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / temperature
+        };
+        let scores: Vec<f64> = (0..m).map(score).collect();
+        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let lse = highest + scores.iter().map(|s| (s - highest).exp()).sum::<f64>().ln();
+        let positive = i * m / n;
+        loss += (lse - scores[positive]) / n as f64;
+        for j in 0..m {
+            let d_score = ((scores[j] - lse).exp() - f64::from(j == positive)) / n as f64 / temperature;
+            for k in 0..dim {
+                d_q[i * dim + k] += d_score * f64::from(p[j * dim + k]);
+                d_p[j * dim + k] += d_score * f64::from(q[i * dim + k]);
+            }
+        }
+    }
+    let narrow = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect();
+    (loss, narrow(d_q), narrow(d_p))
+}
