@@ -87,7 +87,7 @@ fn tensors_that_do_not_fit_are_named() {
         edit(folder, "config.json", |config| config["num_hidden_layers"] = json!(2));
     });
     check(&["the tensor `encoder.layer.3.attention.self.query.weight` is missing"], |folder| {
-        edit(folder, "config.json", |config| config["num_hidden_layers"] = json!(1 << 31));
+        edit(folder, "config.json", |config| config["num_hidden_layers"] = json!(1_u64 << 31));
     });
     check(
         &["`encoder.layer.0.intermediate.dense.weight` has the shape [96, 48], `config.json` makes it [64, 48]"],

@@ -12,14 +12,24 @@ use serde_json::Value;
 use crate::golden;
 use crate::models::{batch, difference, ids, largest, load, pooled, texts};
 
-/// Of the loss at temperature 0.02.
-const LOSS: f64 = 3e-5;
-/// Of a gradient, relative to the largest gradient of the model: noise 5e-6.
-const OF_MODEL: f32 = 3e-5;
-/// Of a gradient, relative to the largest of its own tensor: noise 8e-5.
-const OF_TENSOR: f32 = 5e-4;
-/// Of the norm of all gradients, relative.
-const NORM: f64 = 2e-5;
+/// How far a correct program may be away from PyTorch in f32.
+struct Tolerance {
+    /// Of the loss.
+    loss: f64,
+    /// Of a gradient, relative to the largest gradient of the model.
+    of_model: f32,
+    /// Of a gradient, relative to the largest of its own tensor.
+    of_tensor: f32,
+    /// Of the norm of all gradients, relative.
+    norm: f64,
+}
+
+/// Noise of correct f32 programs: 6e-6, 5e-6, 8e-5 (last LayerNorm bias), 2e-6.
+const USUAL: Tolerance = Tolerance { loss: 3e-5, of_model: 3e-5, of_tensor: 5e-4, norm: 2e-5 };
+/// In all-mpnet-base-v2 rounding grows a thousandfold on the way down through layer 3: the norm of all gradients is
+/// 11.42274 by PyTorch in f32 and 11.43363 by PyTorch in f64, a difference of 9.5e-4; ours in f32 is 11.42990. Layers 4 to
+/// 11 keep the usual tolerance, but one for all is simpler.
+const MPNET_BASE: Tolerance = Tolerance { loss: 3e-5, of_model: 3e-4, of_tensor: 5e-3, norm: 2e-3 };
 /// Of a key bias, whose gradient is zero in exact arithmetic: noise 1.4e-7.
 const KEY_BIAS: f32 = 2e-6;
 
@@ -40,16 +50,16 @@ fn check_tiny<O: Ops>(ops: O, name: &str, pooling: Pooling, pooling_name: &str) 
     let Some(folder) = golden::golden(name) else { return };
     let case = format!("{name}/{pooling_name}");
     let run = Run::new(&load(ops, &folder, &pooled(pooling, true)), &json, name, 0.02);
-    run.check_totals(&json["cases"][&case]);
+    run.check_totals(&json["cases"][&case], &USUAL);
 
-    let of_model = OF_MODEL * run.gradients.iter().map(|(_, g)| largest(g)).fold(0.0, f32::max);
+    let of_model = USUAL.of_model * run.largest();
     for (tensor, actual) in &run.gradients {
         let (_, expected) = &tensors[&format!("{case}/{tensor}")];
         if is_key_bias(tensor) {
             assert!(largest(actual) < KEY_BIAS, "{case}/{tensor}: {:e}", largest(actual));
             continue;
         }
-        let allowed = of_model.min(OF_TENSOR * largest(expected));
+        let allowed = of_model.min(USUAL.of_tensor * largest(expected));
         let difference = difference(actual, expected);
         assert!(difference <= allowed, "{case}/{tensor}: {difference:e}, allowed {allowed:e}");
     }
@@ -60,41 +70,80 @@ fn check_tiny<O: Ops>(ops: O, name: &str, pooling: Pooling, pooling_name: &str) 
 #[test]
 fn gradients_of_real_models_equal_pytorch_by_name() {
     let Some(json) = golden::json("gradients.json") else { return };
-    for name in ["all-MiniLM-L6-v2", "all-mpnet-base-v2"] {
+    for (name, tolerance) in [("all-MiniLM-L6-v2", USUAL), ("all-mpnet-base-v2", MPNET_BASE)] {
         let Some(folder) = golden::real_model(name) else { continue };
         let case = &json["cases"][format!("{name}/mean")];
         let run = Run::new(&load(Cpu::new(), &folder, &pooled(Pooling::Mean, true)), &json, name, 0.2);
         let fingerprints = case["fingerprints"].as_object().expect("fingerprints by name");
         assert_eq!(run.gradients.len(), fingerprints.len(), "{name}");
-        let of_model = OF_MODEL * run.gradients.iter().map(|(_, g)| largest(g)).fold(0.0, f32::max);
-        for (tensor, actual) in &run.gradients {
-            check_fingerprint(&format!("{name}/{tensor}"), tensor, actual, &fingerprints[tensor], of_model);
-        }
-        run.check_totals(case);
+        let of_model = tolerance.of_model * run.largest();
+        let wrong: Vec<_> = run
+            .gradients
+            .iter()
+            .filter_map(|(tensor, actual)| {
+                let problem =
+                    against_fingerprint(tensor, actual, &fingerprints[tensor], of_model, tolerance.of_tensor)?;
+                Some(format!("{name}/{tensor}: {problem}"))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{} tensors:\n{}", wrong.len(), wrong.join("\n"));
+        run.check_totals(case, &tolerance);
     }
 }
 
-/// Norm, projection and eight values of a gradient that is too large to store.
-fn check_fingerprint(case: &str, tensor: &str, actual: &[f32], expected: &Value, of_model: f32) {
-    if is_key_bias(tensor) {
-        assert!(largest(actual) < KEY_BIAS, "{case}: {:e}", largest(actual));
-        return;
+/// In f64 nothing is left of the rounding that [`MPNET_BASE`] allows for: the same norms as PyTorch in f64 (2.15,
+/// `AutoModel(...).double()`, one text at a time, `infonce(q, p, 0.2)`; the vectors between model and loss are f32 here).
+#[test]
+#[ignore = "takes minutes"]
+fn gradients_of_mpnet_base_in_f64_equal_pytorch_in_f64() {
+    let Some(json) = golden::json("gradients.json") else { return };
+    let Some(folder) = golden::real_model("all-mpnet-base-v2") else { return };
+    let model = load(Reference::<f64>::new(), &folder, &pooled(Pooling::Mean, true));
+    let run = Run::new(&model, &json, "all-mpnet-base-v2", 0.2);
+    let total = run.gradients.iter().map(|(_, g)| norm(g).powi(2)).sum::<f64>().sqrt();
+    let mut norms = vec![("all", total, 11.433630427800672)];
+    for (tensor, expected) in [
+        ("embeddings.word_embeddings.weight", 2.2245382919695085),
+        ("encoder.layer.1.attention.attn.v.weight", 3.760519849215939),
+        ("encoder.relative_attention_bias.weight", 0.19986575417904864),
+    ] {
+        let (_, gradient) = run.gradients.iter().find(|(name, _)| name == tensor).expect("the tensor");
+        norms.push((tensor, norm(gradient), expected));
     }
-    let allowed = f64::from(of_model.min(OF_TENSOR * largest(actual)));
+    for (what, actual, expected) in norms {
+        eprintln!("{what}: {actual}, {expected}");
+        assert!((actual / expected - 1.0).abs() <= 1e-5, "{what}: {actual}, {expected}");
+    }
+}
+
+/// Compares norm, projection and eight values of a gradient that is too large to store. Says what is wrong.
+fn against_fingerprint(
+    tensor: &str,
+    actual: &[f32],
+    expected: &Value,
+    of_model: f32,
+    of_tensor: f32,
+) -> Option<String> {
+    if is_key_bias(tensor) {
+        return (largest(actual) >= KEY_BIAS).then(|| format!("{:e}", largest(actual)));
+    }
+    let allowed = f64::from(of_model.min(of_tensor * largest(actual)));
     let values = |key: &str| expected[key].as_array().expect("numbers").iter().map(|v| v.as_f64().expect("a number"));
     let at = values("at").map(|i| i as usize);
     for (i, expected) in (0..4).zip(values("first")).chain(at.zip(values("values"))) {
-        let difference = (f64::from(actual[i]) - expected).abs();
-        assert!(difference <= allowed, "{case}[{i}]: {difference:e}, allowed {allowed:e}");
+        if (f64::from(actual[i]) - expected).abs() > allowed {
+            return Some(format!("element {i} is {}, not {expected}, allowed {allowed:e}", actual[i]));
+        }
     }
-    let norm = norm(actual);
-    let expected_norm = expected["norm"].as_f64().expect("a number");
-    assert!((norm - expected_norm).abs() <= f64::from(OF_TENSOR) * expected_norm, "{case}: {norm}, {expected_norm}");
+    let (norm, expected_norm) = (norm(actual), expected["norm"].as_f64().expect("a number"));
+    if (norm - expected_norm).abs() > f64::from(of_tensor) * expected_norm {
+        return Some(format!("the norm is {norm}, not {expected_norm}"));
+    }
     let probe: f64 = actual.iter().zip(hash_uniform(7, tensor)).map(|(g, u)| f64::from(*g) * u).sum();
     let expected_probe = expected["probe"].as_f64().expect("a number");
     // A random projection of an error is about as large as the error's norm.
-    let allowed = 4.0 * f64::from(OF_TENSOR) * expected_norm;
-    assert!((probe - expected_probe).abs() <= allowed, "{case}: {probe}, {expected_probe}");
+    let allowed = 4.0 * f64::from(of_tensor) * expected_norm;
+    ((probe - expected_probe).abs() > allowed).then(|| format!("the projection is {probe}, not {expected_probe}"))
 }
 
 /// Numbers in -1..1 that stand for a name: splitmix64 from `seed + fnv1a64(name)`, the 24 high bits.
@@ -150,12 +199,16 @@ impl Run {
         Run { loss, gradients }
     }
 
-    fn check_totals(&self, case: &Value) {
+    fn largest(&self) -> f32 {
+        self.gradients.iter().map(|(_, gradient)| largest(gradient)).fold(0.0, f32::max)
+    }
+
+    fn check_totals(&self, case: &Value, tolerance: &Tolerance) {
         let expected = case["loss"].as_f64().expect("a loss");
-        assert!((self.loss - expected).abs() <= LOSS, "loss {}, {expected}", self.loss);
+        assert!((self.loss - expected).abs() <= tolerance.loss, "loss {}, {expected}", self.loss);
         let expected = case["grad_norm"].as_f64().expect("a norm");
         let actual = self.gradients.iter().map(|(_, g)| norm(g).powi(2)).sum::<f64>().sqrt();
-        assert!((actual - expected).abs() <= NORM * expected, "norm {actual}, {expected}");
+        assert!((actual - expected).abs() <= tolerance.norm * expected, "norm {actual}, {expected}");
     }
 }
 
