@@ -224,7 +224,6 @@ pub(super) fn attention_backward(
         let mut d_k = cpu.pool.zeros(len * head_dim);
         let mut d_v = cpu.pool.zeros(len * head_dim);
         let mut d_by_distance = cpu.pool.zeros(bias_by_distance.len());
-        // SAFETY (of every `write` below): these columns of this text's rows belong to this task: one task per text and head.
         let write = |part: usize, token: usize, row: &[f32]| {
             let at = token * 3 * width + part * width + head * head_dim;
             // SAFETY: one task per text and head, so no other writes these columns of this token.

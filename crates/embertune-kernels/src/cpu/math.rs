@@ -30,7 +30,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     p = mul_add::<FMA>(p, r, 8.333_452e-3);
     p = mul_add::<FMA>(p, r, 4.166_579_6e-2);
     p = mul_add::<FMA>(p, r, 1.666_666_5e-1);
-    p = mul_add::<FMA>(p, r, 5e-1);
+    p = mul_add::<FMA>(p, r, 0.5);
     let y = mul_add::<FMA>(p, r * r, r) + 1.0;
     // 2^n in two factors: n reaches from -150 to 128, the exponent of one float does not.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;

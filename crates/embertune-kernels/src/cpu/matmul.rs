@@ -117,9 +117,9 @@ fn block_size(m: usize, n: usize) -> (usize, usize) {
     const N_TASKS: usize = 16;
     const MIN_AREA: usize = 96 * 192;
     const MIN_ROWS: usize = 192;
-    // Multiples of the micro-kernel of `gemm` for AVX-512.
-    const ROWS: usize = 8;
-    const COLS: usize = 48;
+    // The micro-kernel of `gemm` for AVX-512 makes 6 x 64 elements; others divide the 64.
+    const ROWS: usize = 6;
+    const COLS: usize = 64;
     let area = (m * n / N_TASKS).max(MIN_AREA);
     let rows = (area / n).max(MIN_ROWS).min(m).next_multiple_of(ROWS);
     let cols = (area / rows).clamp(COLS, n.max(COLS)).next_multiple_of(COLS);
@@ -271,7 +271,7 @@ mod tests {
     fn blocks_cover_narrow_and_wide_outputs() {
         for (m, n) in [(1, 1), (1, 100_000), (100_000, 1), (4000, 384), (384, 1536), (30, 50)] {
             let (rows, cols) = block_size(m, n);
-            assert!(rows >= 1 && cols >= 1 && rows < m + 8 && cols < n + 48, "{m} x {n}: {rows} x {cols}");
+            assert!(rows >= 1 && cols >= 1 && rows < m + 6 && cols < n + 64, "{m} x {n}: {rows} x {cols}");
         }
     }
 }
