@@ -131,11 +131,12 @@ pub fn info_nce(input: &InfoNce<'_>) -> InfoNceOutput {
         .zip(input.excluded.par_chunks(n_passages))
         .zip(&groups)
         .map(|((row, excluded), group)| {
-            let counts = |column: usize| {
-                column == group.start
-                    || !excluded[column] && (input.negatives == Negatives::InBatch || group.contains(&column))
+            let is_negative = |column: usize| {
+                column != group.start
+                    && !excluded[column]
+                    && (input.negatives == Negatives::InBatch || group.contains(&column))
             };
-            cross_entropy_row(row, group.start, counts, input.temperature, n_queries)
+            cross_entropy_row(row, group.start, is_negative, input.temperature, n_queries)
         })
         .collect();
     let d_similarities = similarities;
@@ -156,28 +157,29 @@ pub fn info_nce(input: &InfoNce<'_>) -> InfoNceOutput {
 fn cross_entropy_row(
     row: &mut [f32],
     target: usize,
-    counts: impl Fn(usize) -> bool,
+    is_negative: impl Fn(usize) -> bool,
     temperature: f64,
     n_queries: usize,
 ) -> (f64, InfoNceStats) {
     let positive = f64::from(row[target]);
-    let negatives = || (0..row.len()).filter(|&column| column != target && counts(column));
+    let negatives = || (0..row.len()).filter(|&column| is_negative(column));
     let n_negatives = negatives().count();
     let hardest = negatives().map(|column| f64::from(row[column])).fold(f64::NEG_INFINITY, f64::max);
 
     let score = |similarity: f64| similarity / temperature;
     let largest = score(positive.max(hardest));
     let exp = |similarity: f64| (score(similarity) - largest).exp();
-    let sum = exp(positive) + negatives().map(|column| exp(f64::from(row[column]))).sum::<f64>();
+    let negative_sum: f64 = negatives().map(|column| exp(f64::from(row[column]))).sum();
+    let sum = exp(positive) + negative_sum;
     let loss = largest + sum.ln() - score(positive);
 
     // loss = -S_target + ln sum_j exp S_j: d_S_j = softmax_j - [j = target]
     let factor = 1.0 / (temperature * n_queries as f64);
-    let d_target: f64 = negatives().map(|column| exp(f64::from(row[column]))).sum::<f64>() / -sum;
     for (column, value) in row.iter_mut().enumerate() {
         *value = if column == target {
-            (d_target * factor) as f32
-        } else if counts(column) {
+            // softmax - 1, without the cancellation where the softmax is close to 1.
+            (-negative_sum / sum * factor) as f32
+        } else if is_negative(column) {
             (exp(f64::from(*value)) / sum * factor) as f32
         } else {
             0.0
