@@ -27,7 +27,7 @@ fn bad_rows_are_named_by_file_and_line() {
         (r#"{"query": "q", "pos": ["p"]"#.as_bytes(), "rows.jsonl:2: ", ""),
         (br#"{"pos": ["p"]}"#, "field `query`", ""),
         (br#"{"query": "q"}"#, "field `pos`", ""),
-        (br#"{"query": "", "pos": ["p"]}"#, "field `query` is empty", ""),
+        (br#"{"query": "", "pos": ["p"]}"#, "field `query` is an empty string", ""),
         (br#"{"query": "q", "pos": []}"#, "field `pos` is an empty list", "at least one positive"),
         (b"{\"query\": \"\xff\", \"pos\": [\"p\"]}", "UTF-8", ""),
     ] {
