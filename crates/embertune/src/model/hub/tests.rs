@@ -123,9 +123,14 @@ fn only_files_of_the_model_are_needed() {
     assert_eq!(rank("model-00001-of-00002.safetensors"), Some(Rank::Part));
     assert_eq!(rank("2_Dense/model.safetensors"), Some(Rank::Part));
     assert_eq!(rank("sentence_bert_config.json"), Some(Rank::Settings));
-    for other in
-        ["onnx/model.safetensors", "../1_x/config.json", "tf_model.h5", "openvino/config.json", "1_a/../config.json"]
-    {
+    for other in [
+        "onnx/model.safetensors",
+        "../1_x/config.json",
+        "tf_model.h5",
+        "openvino/config.json",
+        "onnx/tokenizer.json",
+        "1_a/../config.json",
+    ] {
         assert_eq!(rank(other), None, "{other}");
     }
 }
