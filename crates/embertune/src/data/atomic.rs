@@ -44,6 +44,10 @@ fn destination(path: &Path) -> io::Result<Destination> {
         _ => {
             let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
             let folder = folder.unwrap_or(Path::new(".")).to_path_buf();
+            if !folder.is_dir() {
+                let problem = format!("there is no folder `{}`", folder.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, problem));
+            }
             Ok(Destination::File(target, folder))
         }
     }
@@ -167,7 +171,7 @@ mod tests {
     fn a_missing_folder_is_found_before_the_work_and_a_good_path_stays_untouched() {
         let folder = tempfile::tempdir().unwrap();
         let error = check_writable(&folder.path().join("no/a.jsonl")).unwrap_err();
-        assert!(error.to_string().contains("a.jsonl: cannot write: No such file"), "{error}");
+        assert!(error.to_string().contains("a.jsonl: cannot write: there is no folder `"), "{error}");
         check_writable(&folder.path().join("a.jsonl")).unwrap();
         assert_eq!(names(folder.path()), [] as [&str; 0]);
     }

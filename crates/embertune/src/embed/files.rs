@@ -81,7 +81,7 @@ mod tests {
         std::fs::read(&path).unwrap()
     }
 
-    /// `numpy.save` of the same array with NumPy 2.3 begins with the same 128 bytes.
+    /// `numpy.save` of the same array with NumPy 2.4.6 begins with the same 128 bytes.
     #[test]
     fn npy_is_what_numpy_writes() {
         let bytes = written("v.npy");
