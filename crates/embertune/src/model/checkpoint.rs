@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::config::Architecture;
-use super::tensor_files::TensorFiles;
+use super::tensor_files::{TensorFiles, Untouched};
 use crate::progress::Progress;
 use crate::{Error, Result};
 
 /// First words of tensors that belong to a task's head on top of the encoder.
 const HEADS: [&str; 4] = ["cls.", "lm_head.", "classifier.", "qa_outputs."];
-/// Buffers that old versions of `transformers` saved with the weights.
+/// Buffers that old versions of `transformers` saved with the weights: nothing to compute with.
 const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
 /// The pooler of the pre-training task: not used for embeddings, but part of the model.
 const POOLER: &str = "pooler.";
@@ -32,8 +32,8 @@ pub struct Checkpoint {
 /// How to write the weights back: what the checkpoint called each tensor, and the tensors that only travel along.
 pub struct Naming {
     stored_names: BTreeMap<String, String>,
-    /// Tensors that are not trained: name in the file, shape, values.
-    pub passengers: Vec<(String, Vec<usize>, Vec<f32>)>,
+    /// Tensors that only travel along: the pooler and the buffers.
+    pub passengers: Vec<Untouched>,
 }
 
 impl Naming {
@@ -96,9 +96,10 @@ impl Checkpoint {
     /// # Errors
     /// If the checkpoint holds a tensor that nobody asked for.
     pub fn finish(self, progress: &dyn Progress) -> Result<Naming> {
-        let is_known = |name: &str| self.used.contains(name) || name.starts_with(POOLER) || BUFFERS.contains(&name);
-        let left_over: Vec<_> = self.stored_names.iter().filter(|(name, _)| !is_known(name)).map(|(_, s)| s).collect();
-        if let [first, rest @ ..] = left_over.as_slice() {
+        let is_passenger = |name: &str| name.starts_with(POOLER) || BUFFERS.contains(&name);
+        let unused: Vec<_> = self.stored_names.iter().filter(|(name, _)| !self.used.contains(*name)).collect();
+        let (passengers, left_over): (Vec<_>, Vec<_>) = unused.into_iter().partition(|(name, _)| is_passenger(name));
+        if let [(_, first), rest @ ..] = left_over.as_slice() {
             let others = if rest.is_empty() { String::new() } else { format!(" and {} others", rest.len()) };
             return Err(self.mismatch(format!("the tensor `{first}`{others} should not be there by `config.json`")));
         }
@@ -110,11 +111,8 @@ impl Checkpoint {
                 self.heads.len()
             ));
         }
-        let mut passengers = Vec::new();
-        for (_, stored) in self.stored_names.iter().filter(|(name, _)| name.starts_with(POOLER)) {
-            let shape = self.files.shape(stored).unwrap_or_default().to_vec();
-            passengers.push((stored.clone(), shape, self.files.read(stored)?));
-        }
+        let passengers =
+            passengers.into_iter().map(|(_, stored)| self.files.read_untouched(stored)).collect::<Result<_>>()?;
         Ok(Naming { stored_names: self.stored_names, passengers })
     }
 

@@ -174,19 +174,15 @@ fn write_weights<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Result<()>
         for part in &param.parts {
             let range = start..start + part.len();
             start = range.end;
-            let values = Box::new(move || model.ops().download(&param.value)[range.clone()].to_vec());
-            let output = |name: String| Output { name, shape: part.shape.clone(), values };
+            let values = move || model.ops().download(&param.value)[range.clone()].to_vec();
+            let output = |name: String| Output::weights(name, part.shape.clone(), values);
             match module_of(model, part) {
                 Some((module, name)) => dense[module].push(output(name.to_owned())),
                 None => encoder.push(output(model.naming.stored_name(&part.name))),
             }
         }
     }
-    encoder.extend(model.naming.passengers.iter().map(|(name, shape, values)| Output {
-        name: name.clone(),
-        shape: shape.clone(),
-        values: Box::new(|| values.clone()),
-    }));
+    encoder.extend(model.naming.passengers.iter().map(Output::untouched));
     tensor_files::write(&folder.join(&model.modules.transformer).join("model.safetensors"), encoder)?;
     for (config, outputs) in model.modules.dense.iter().zip(dense) {
         tensor_files::write(&folder.join(&config.folder).join("model.safetensors"), outputs)?;

@@ -1,8 +1,9 @@
-//! The safetensors files of a folder: one file or several shards, read tensor by tensor, written as F32.
+//! The safetensors files of a folder: one file or several shards, read tensor by tensor; weights are written as F32.
 //!
 //! Tensors are read with plain file reads rather than through a memory map: each is converted once anyway, and a file
 //! that shrinks meanwhile then gives an error instead of a crash.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -73,27 +74,47 @@ impl TensorFiles {
     /// # Errors
     /// If there is no such tensor, or it has another type, or values that are not finite.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let Some(stored) = self.tensors.get(name) else {
-            return Err(broken(&self.folder, format!("the tensor `{name}` is missing")));
-        };
-        let path = &stored.path;
-        let dtype = stored.info.dtype;
+        let (path, info, bytes) = self.bytes(name)?;
+        let dtype = info.dtype;
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             let problem = format!("the tensor `{name}` has the type {dtype:?}; supported are F32, F16 and BF16");
-            return Err(Error::Model { path: path.clone(), problem, hint: None });
+            return Err(Error::Model { path: path.to_owned(), problem, hint: None });
         }
-        let (start, end) = stored.info.data_offsets;
-        let mut bytes = vec![0; end - start];
-        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-        file.seek(SeekFrom::Start(stored.data_start + start as u64)).map_err(Error::io(path, "read"))?;
-        file.read_exact(&mut bytes).map_err(Error::io(path, "read"))?;
-
         let values = widen(&bytes, dtype);
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             return Err(broken(path, format!("the tensor `{name}` holds the value {value}")));
         }
         Ok(values)
     }
+
+    /// A tensor as it is in the file, of whatever type.
+    ///
+    /// # Errors
+    /// If there is no such tensor.
+    pub fn read_untouched(&self, name: &str) -> Result<Untouched> {
+        let (_, info, bytes) = self.bytes(name)?;
+        Ok(Untouched { name: name.to_owned(), dtype: info.dtype, shape: info.shape.clone(), bytes })
+    }
+
+    fn bytes(&self, name: &str) -> Result<(&Path, &TensorInfo, Vec<u8>)> {
+        let Some(Stored { path, data_start, info }) = self.tensors.get(name) else {
+            return Err(broken(&self.folder, format!("the tensor `{name}` is missing")));
+        };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end - start];
+        let mut file = File::open(path).map_err(Error::io(path, "open"))?;
+        file.seek(SeekFrom::Start(data_start + start as u64)).map_err(Error::io(path, "read"))?;
+        file.read_exact(&mut bytes).map_err(Error::io(path, "read"))?;
+        Ok((path, info, bytes))
+    }
+}
+
+/// A tensor as it is in a file.
+pub struct Untouched {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
 }
 
 fn widen(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
@@ -175,29 +196,44 @@ fn read_shards(folder: &Path, index: &JsonFile, tensors: &mut BTreeMap<String, S
     }
 }
 
-/// A tensor to be written: name, shape, and its values when their turn comes.
+/// A tensor to be written.
 pub struct Output<'a> {
-    /// Name in the file.
-    pub name: String,
-    /// Shape in the file.
-    pub shape: Vec<usize>,
-    /// Gives the values; called once, so that only one tensor is in memory at a time.
-    pub values: Box<dyn Fn() -> Vec<f32> + 'a>,
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Gives the bytes when their turn comes, so that only one tensor is in memory at a time.
+    bytes: Box<dyn Fn() -> Cow<'a, [u8]> + 'a>,
 }
 
-/// Writes a safetensors file of F32 tensors and makes sure that it has reached the disk.
+impl<'a> Output<'a> {
+    /// A tensor of weights, written as F32. `values` is called once.
+    pub fn weights(name: String, shape: Vec<usize>, values: impl Fn() -> Vec<f32> + 'a) -> Self {
+        let bytes = move || values().into_iter().flat_map(f32::to_le_bytes).collect();
+        Output { name, dtype: Dtype::F32, shape, bytes: Box::new(bytes) }
+    }
+
+    /// A tensor as it was in another file.
+    pub fn untouched(tensor: &'a Untouched) -> Self {
+        let bytes = || Cow::Borrowed(tensor.bytes.as_slice());
+        let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+        Output { name, dtype: tensor.dtype, shape, bytes: Box::new(bytes) }
+    }
+}
+
+/// Writes a safetensors file and makes sure that it has reached the disk.
 ///
 /// The crate's own writer is not used: it makes files that only their owner may read.
 pub fn write(path: &Path, mut tensors: Vec<Output<'_>>) -> Result<()> {
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    // Widest types first, so that every tensor is aligned; that is the order of the crate's writer, too.
+    tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
     let mut header = Map::new();
     // `transformers` wants to know that the layout is PyTorch's.
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0;
     for tensor in &tensors {
         let start = end;
-        end += 4 * tensor.shape.iter().product::<usize>();
-        let info = json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]});
+        end += tensor.shape.iter().product::<usize>() * tensor.dtype.bitsize() / 8;
+        let info = json!({"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]});
         header.insert(tensor.name.clone(), info);
     }
     let mut header = Value::Object(header).to_string().into_bytes();
@@ -208,9 +244,7 @@ pub fn write(path: &Path, mut tensors: Vec<Output<'_>>) -> Result<()> {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         for tensor in &tensors {
-            for value in (tensor.values)() {
-                file.write_all(&value.to_le_bytes())?;
-            }
+            file.write_all(&(tensor.bytes)())?;
         }
         file.into_inner()?.sync_all()
     };
