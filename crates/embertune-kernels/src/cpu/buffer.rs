@@ -37,6 +37,20 @@ impl DerefMut for Buffer {
     }
 }
 
+impl Buffer {
+    /// The same memory as integers: what [`bf16`](super::bf16) packs its pairs into.
+    pub(crate) fn as_bits(&self) -> &[u32] {
+        // SAFETY: `u32` has the size and alignment of `f32`, and every bit pattern is valid for both.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len) }
+    }
+
+    /// The same memory as integers, to be written.
+    pub(crate) fn as_bits_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as in `as_bits`; `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len) }
+    }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);

@@ -7,6 +7,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod bf16;
 mod buffer;
 mod dropout;
 mod elementwise;

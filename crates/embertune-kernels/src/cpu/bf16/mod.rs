@@ -1,0 +1,194 @@
+//! Matrix products of bf16 inputs with f32 sums, on CPUs that multiply bf16 natively (AVX-512 BF16).
+//!
+//! Both sides are *pairs*: two bf16 that follow each other along the sum, in one `u32`, the first in the low half, as
+//! `VDPBF16PS` takes them. The right side lies in panels of [`PANEL`] columns ([`pack`]), the left side in rows or, where the sum runs over
+//! the rows of both sides, in panels of [`TILE`] rows. The output is cut into tiles that stay in registers ([`tile`]).
+//!
+//! Work is split over blocks of the output whose sizes are constants, so results do not depend on the number of threads.
+
+pub(crate) mod pack;
+pub(crate) mod tile;
+
+use rayon::prelude::*;
+
+use pack::{PANEL, Panels, Rows};
+use tile::{MultiplyPairs, Start, TILE, Tile};
+
+/// Rows of the output in one task: 16 tiles. With [`PAIRS`], the left side of a task is 192 x 256 pairs = 196 KB, which stays in L2.
+const BLOCK_ROWS: usize = 16 * TILE;
+/// Panels of the output in one task.
+const BLOCK_PANELS: usize = 12;
+/// Pairs of the sum that are added before the next part of the panel is read: a panel's part is 32 KB, the size of L1.
+const PAIRS: usize = 256;
+
+/// The left side of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// `[m, k]`, row by row.
+    Rows(&'a Rows),
+    /// `[k, m]`, in panels of [`TILE`] columns: the product takes it transposed.
+    Transposed(&'a Panels<TILE>),
+}
+
+/// `out (+)= left right`: `[m, k]` times `[k, n]`. Every row of `out` starts with `start` before the products are added.
+pub(crate) fn product(how: MultiplyPairs, out: &mut [f32], start: Start<'_>, left: Left<'_>, right: &Panels<PANEL>) {
+    let n = right.columns;
+    let (m, n_pairs) = match left {
+        Left::Rows(rows) => (rows.rows, rows.pairs),
+        Left::Transposed(panels) => (panels.columns, panels.pairs),
+    };
+    assert_eq!(n_pairs, right.pairs, "inner sizes of a product, in pairs");
+    assert_eq!(out.len(), m * n, "output of a product [{m}, {n}]");
+    if let Start::Row(row) = start {
+        assert_eq!(row.len(), n, "the row that a product [{m}, {n}] starts with");
+    }
+    if out.is_empty() {
+        return;
+    }
+    let out = Output { start: out.as_mut_ptr(), columns: n };
+    let (n_row_blocks, n_panels) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(PANEL));
+    let n_column_blocks = n_panels.div_ceil(BLOCK_PANELS);
+    (0..n_row_blocks * n_column_blocks).into_par_iter().for_each(|task| {
+        let (row_block, column_block) = (task % n_row_blocks, task / n_row_blocks);
+        let rows = row_block * BLOCK_ROWS..m.min((row_block + 1) * BLOCK_ROWS);
+        let panels = column_block * BLOCK_PANELS..n_panels.min((column_block + 1) * BLOCK_PANELS);
+        // At least one part, so that an empty sum still writes what it starts with.
+        for first in (0..n_pairs.max(1)).step_by(PAIRS) {
+            let pairs = first..n_pairs.min(first + PAIRS);
+            for panel in panels.clone() {
+                for row in rows.clone().step_by(TILE) {
+                    let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+                    let n_rows = TILE.min(rows.end - row);
+                    let (left, row_stride, pair_stride) = match left {
+                        Left::Rows(left) => (left.from(row, pairs.clone(), n_rows), left.pairs, 1),
+                        Left::Transposed(left) => (left.part(row / TILE, pairs.clone()), 1, TILE),
+                    };
+                    let start = match start {
+                        _ if first > 0 => Start::Output,
+                        Start::Row(row) => Start::Row(&row[columns.clone()]),
+                        other => other,
+                    };
+                    let tile = Tile {
+                        left,
+                        row_stride,
+                        pair_stride,
+                        right: right.part(panel, pairs.clone()),
+                        n_pairs: pairs.len(),
+                        n_rows,
+                        n_columns: columns.len(),
+                        start,
+                        out: out.at(row, columns.start),
+                        out_stride: n,
+                    };
+                    // SAFETY: the tile is within `out` (rows end at `m`, columns at `n`), which is borrowed uniquely, and
+                    // within the block of this task, which no other task writes.
+                    unsafe { how.tile(&tile) };
+                }
+            }
+        }
+    });
+}
+
+/// Where tasks write: each its own tiles.
+struct Output {
+    start: *mut f32,
+    columns: usize,
+}
+
+impl Output {
+    /// The element of a row and a column that exist.
+    fn at(&self, row: usize, column: usize) -> *mut f32 {
+        self.start.wrapping_add(row * self.columns + column)
+    }
+}
+
+// SAFETY: tasks of `product` write disjoint blocks of an output that `product` has borrowed uniquely.
+unsafe impl Sync for Output {}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+    use crate::cpu::buffer::Pool;
+    use crate::cpu::isa::Detected;
+    use crate::testing::{assert_close, seeded};
+
+    /// Sums of f32 in another order, relative to the sum of the magnitudes.
+    const TOLERANCE: f64 = 2e-6;
+
+    fn rounded(x: &[f32]) -> Vec<f64> {
+        x.iter().map(|&x| f64::from(bf16::from_f32(x).to_f32())).collect()
+    }
+
+    /// Every way to multiply that this machine has.
+    fn ways() -> Vec<MultiplyPairs> {
+        [MultiplyPairs::native(), Some(MultiplyPairs::emulated())].into_iter().flatten().collect()
+    }
+
+    fn check(m: usize, n: usize, k: usize) {
+        let (a, b) = (seeded(m * k, 1), seeded(k * n, 2));
+        let (start, before) = (seeded(n, 3), seeded(m * n, 4));
+        let (a64, b64) = (rounded(&a), rounded(&b));
+        let expected = |first: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+            (0..m * n)
+                .map(|i| first(i / n, i % n) + (0..k).map(|p| a64[i / n * k + p] * b64[p * n + i % n]).sum::<f64>())
+                .collect()
+        };
+        let transpose = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+            (0..rows * columns).map(|i| x[i % rows * columns + i / rows]).collect()
+        };
+        let pool = Pool::default();
+        let isa = Detected::widest();
+        let tolerance = TOLERANCE * (k as f64).max(1.0);
+        for how in ways() {
+            for (right, left_is_rows) in [
+                (Panels::pack_rows(isa, &pool, &b, n), true),
+                (Panels::pack_columns(isa, &pool, &transpose(&b, k, n), k), true),
+                (Panels::pack_rows(isa, &pool, &b, n), false),
+            ] {
+                let rows = Rows::pack(isa, &pool, &a, k);
+                let transposed = Panels::pack_rows(isa, &pool, &transpose(&a, m, k), m);
+                let left = if left_is_rows { Left::Rows(&rows) } else { Left::Transposed(&transposed) };
+                let mut out = before.clone();
+                product(how, &mut out, Start::Zero, left, &right);
+                assert_close(&out, &expected(&|_, _| 0.0), tolerance, 0.0);
+                product(how, &mut out, Start::Row(&start), left, &right);
+                assert_close(&out, &expected(&|_, j| f64::from(start[j])), tolerance, 0.0);
+                out.copy_from_slice(&before);
+                product(how, &mut out, Start::Output, left, &right);
+                assert_close(&out, &expected(&|i, j| f64::from(before[i * n + j])), tolerance, 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_rounded_inputs() {
+        for m in [1, 5, 12, 13, 200] {
+            for n in [1, 16, 31, 32, 33, 48, 400] {
+                for k in [1, 2, 3, 64, 515] {
+                    check(m, n, k);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn number_of_threads_does_not_change_a_product() {
+        let (m, n, k) = (400, 800, 600);
+        let (a, b) = (seeded(m * k, 1), seeded(k * n, 2));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads");
+            pool.install(|| {
+                let (buffers, isa) = (Pool::default(), Detected::widest());
+                let how = MultiplyPairs::native().unwrap_or(MultiplyPairs::emulated());
+                let mut out = vec![0.0; m * n];
+                let rows = Rows::pack(isa, &buffers, &a, k);
+                product(how, &mut out, Start::Zero, Left::Rows(&rows), &Panels::pack_rows(isa, &buffers, &b, n));
+                out
+            })
+        };
+        let one = run(1);
+        assert!([2, 4].into_iter().all(|threads| run(threads) == one));
+    }
+}
