@@ -10,11 +10,19 @@ use embertune_kernels::testing::seeded;
 use timing::report;
 
 fn main() {
-    let ops = Cpu::new();
     println!("{} threads", rayon::current_num_threads());
+    for (precision, ops) in [("f32", Some(Cpu::new())), ("bf16", Cpu::bf16())] {
+        if let Some(ops) = ops {
+            println!("{precision}");
+            bench_shapes(&ops);
+        }
+    }
+}
+
+fn bench_shapes(ops: &Cpu) {
     for (n, hidden) in [(4000, 384), (500, 384), (2000, 768)] {
         for (rows, cols) in [(hidden, hidden), (3 * hidden, hidden), (4 * hidden, hidden), (hidden, 4 * hidden)] {
-            bench(&ops, n, rows, cols);
+            bench(ops, n, rows, cols);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The fast implementation of [`Ops`] on a CPU.
 //!
 //! Element-wise loops are written once and compiled for several instruction sets ([`Isa`]), one of which is chosen when a
-//! [`Cpu`] is made. Matrix products go through crate `gemm`. Work is spread over the rayon pool that a call is made in,
+//! [`Cpu`] is made. Matrix products go through crate `gemm`, or, of linear layers where asked for, multiply [`bf16`]. Work is spread over the rayon pool that a call is made in,
 //! split over outputs in blocks that do not depend on the number of threads, so neither do the results, bit for bit.
 
 mod activation;
@@ -31,28 +31,41 @@ use crate::ops::{
     Activation, AdamWStep, AttentionSaved, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling, Ragged,
     RelativeBias, Weight,
 };
+use bf16::tile::MultiplyPairs;
 use buffer::Pool;
 use isa::Detected;
 
-/// Operations on this machine's CPU, in `f32`.
+/// Operations on this machine's CPU, in `f32` unless made by [`Cpu::bf16`].
 ///
 /// Its buffers come from a pool that lives as long as they do; a clone shares the pool.
 #[derive(Clone)]
 pub struct Cpu {
     isa: Detected,
+    /// How linear layers multiply in bf16, if they do.
+    bf16: Option<MultiplyPairs>,
     pool: Pool,
 }
 
 impl Cpu {
     /// With the widest instruction set that the machine has.
     pub fn new() -> Self {
-        Cpu { isa: Detected::widest(), pool: Pool::default() }
+        Cpu { isa: Detected::widest(), bf16: None, pool: Pool::default() }
+    }
+
+    /// Linear layers multiply bf16 and add in f32, everything else is f32; `None` where the CPU cannot multiply bf16.
+    pub fn bf16() -> Option<Self> {
+        MultiplyPairs::native().map(|how| Cpu { bf16: Some(how), ..Cpu::new() })
+    }
+
+    /// As [`bf16`](Cpu::bf16), on any CPU: the same numbers up to the order of the sums, slower than f32.
+    pub fn bf16_emulated() -> Self {
+        Cpu { bf16: Some(MultiplyPairs::emulated()), ..Cpu::new() }
     }
 
     /// With this instruction set for the element-wise loops; `None` where the machine does not have it.
     /// Matrix products always use the widest.
     pub fn with_isa(isa: Isa) -> Option<Self> {
-        Detected::new(isa).map(|isa| Cpu { isa, pool: Pool::default() })
+        Detected::new(isa).map(|isa| Cpu { isa, ..Cpu::new() })
     }
 
     /// The instruction set of the element-wise loops.
