@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod data;
+pub mod device;
 pub mod embed;
 pub mod error;
 pub mod eval;

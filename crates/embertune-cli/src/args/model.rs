@@ -2,7 +2,9 @@
 
 use clap::Args;
 use embertune::Result;
+use embertune::device::{Emulation, Precision, cpu};
 use embertune::model::{Overrides, pooling_named};
+use embertune_kernels::cpu::Cpu;
 
 use super::boolean;
 
@@ -62,6 +64,25 @@ pub struct MachineArgs {
     /// Number of threads; results do not depend on it [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+
+    /// How matrix products are computed: auto (bf16 where the CPU multiplies it natively, else f32), fp32 or bf16. Weights,
+    /// sums and everything else are f32 with each
+    #[arg(long, value_name = "PRECISION", default_value_t = Precision::Auto)]
+    pub precision: Precision,
+
+    /// With --precision bf16, compute its numbers on a CPU that does not multiply bf16, slowly
+    #[arg(long)]
+    pub allow_emulation: bool,
+}
+
+impl MachineArgs {
+    /// The device, multiplying in `precision`.
+    ///
+    /// # Errors
+    /// A precision that this machine does not have.
+    pub fn cpu(&self, precision: Precision) -> Result<Cpu> {
+        cpu(precision, if self.allow_emulation { Emulation::Allowed } else { Emulation::Refused })
+    }
 }
 
 fn pooling(name: &str) -> std::result::Result<String, String> {

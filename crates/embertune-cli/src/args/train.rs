@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use embertune::optim::SchedulerType;
+use embertune::device::Precision;
 use embertune::train::{SamplingStrategy, TrainSettings};
 
 use super::{MachineArgs, ModelArgs, boolean};
@@ -106,14 +107,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = default().seed, help_heading = "Training")]
     pub seed: u64,
 
-    /// Compute in bf16; accepted, computed in f32 for now
-    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
-          value_name = "True|False", action = ArgAction::Set, help_heading = "Training")]
-    pub bf16: bool,
+    /// The same as --precision: True is auto, False is fp32
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true",
+          value_name = "True|False", conflicts_with = "precision", help_heading = "Machine")]
+    pub bf16: Option<bool>,
 
-    /// Compute in fp16; accepted, computed in f32
+    /// Accepted; fp16 is not computed on a CPU, --precision decides
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
-          value_name = "True|False", action = ArgAction::Set, help_heading = "Training")]
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Machine")]
     pub fp16: bool,
 
     /// Highest learning rate: 1e-5 for large models, 2e-5 for base, 3e-5 for small ones is a good start
@@ -208,9 +209,15 @@ impl TrainArgs {
             logging_steps: self.logging_steps,
             save_steps: self.save_steps,
             save_total_limit: self.save_total_limit,
-            bf16: self.bf16,
-            fp16: self.fp16,
+            precision: self.precision(),
         }
+    }
+}
+
+impl TrainArgs {
+    /// How linear layers multiply, by `--precision` or the original's `--bf16`.
+    pub fn precision(&self) -> Precision {
+        if self.bf16 == Some(false) { Precision::Fp32 } else { self.machine.precision }
     }
 }
 

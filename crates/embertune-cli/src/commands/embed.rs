@@ -22,7 +22,7 @@ pub fn run(args: &EmbedArgs, progress: &dyn Progress) -> Result<()> {
     let input = if args.input_file == Path::new("-") { Path::new(STANDARD_INPUT) } else { &args.input_file };
     check_writable(&args.output_file)?;
     let texts = read_texts_as(input, args.input_format.map_or_else(|| TextForm::of(input), TextForm::from))?;
-    let model = load(&args.model, progress)?;
+    let model = load(&args.model, &args.machine, progress)?;
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
     let vectors = embed(&model, &texts, args.role.into(), None, args.batch_size, progress)?;
     write_vectors(&args.output_file, format, &vectors)?;

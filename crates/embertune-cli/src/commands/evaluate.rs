@@ -14,7 +14,7 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
     start_threads(&args.machine)?;
     let examples = read_examples(&args.query_file_jsonl_path, progress)?;
     let pool = read_pool(&args.index_file_jsonl_path, progress)?;
-    let model = load(&args.model, progress)?;
+    let model = load(&args.model, &args.machine, progress)?;
     let queries = queries_of(&examples, progress);
     let settings = EvalSettings { cutoffs: args.cutoffs.clone(), batch_size: args.batch_size };
     let evaluation = evaluate(&model, &queries, pool, &settings, progress)?;

@@ -18,7 +18,7 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     check_writable(&args.output_file)?;
     let rows = read_rows(&args.input_file, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool(path, progress)).transpose()?;
-    let model = load(&args.model, progress)?;
+    let model = load(&args.model, &args.machine, progress)?;
     let mined = mine(&model, rows, pool, &args.settings(), progress)?;
     write_rows(&args.output_file, &mined.rows, progress)?;
     let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();

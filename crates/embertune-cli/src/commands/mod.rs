@@ -27,9 +27,9 @@ pub fn run(cli: Cli) -> Result<()> {
 }
 
 /// Finds and reads the model that the flags name.
-fn load(args: &ModelArgs, progress: &dyn Progress) -> Result<EmbeddingModel<Cpu>> {
+fn load(args: &ModelArgs, machine: &MachineArgs, progress: &dyn Progress) -> Result<EmbeddingModel<Cpu>> {
     let folder = resolve(&args.model_name_or_path, progress)?;
-    EmbeddingModel::load(Cpu::new(), &folder, &args.overrides()?, progress)
+    EmbeddingModel::load(machine.cpu(machine.precision)?, &folder, &args.overrides()?, progress)
 }
 
 /// Sets up the threads that all later work of this process runs on.

@@ -3,7 +3,6 @@
 use embertune::Result;
 use embertune::progress::Progress;
 use embertune::train::train;
-use embertune_kernels::cpu::Cpu;
 
 use super::start_threads;
 use crate::args::TrainArgs;
@@ -18,6 +17,14 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
              little; a larger batch brings more of them and is faster: try 32",
         );
     }
-    train(Cpu::new(), &args.settings(), progress)?;
+    let cpu = args.machine.cpu(args.precision())?;
+    if args.fp16 || args.bf16 == Some(true) && !cpu.multiplies_bf16() {
+        let flag = if args.fp16 { "fp16" } else { "bf16" };
+        progress.note(&format!(
+            "`--{flag} True`: this CPU does not multiply {flag}, so products are {}",
+            if cpu.multiplies_bf16() { "bf16" } else { "f32" }
+        ));
+    }
+    train(cpu, &args.settings(), progress)?;
     Ok(())
 }

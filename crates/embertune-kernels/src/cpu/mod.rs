@@ -62,6 +62,11 @@ impl Cpu {
         Cpu { bf16: Some(MultiplyPairs::emulated()), ..Cpu::new() }
     }
 
+    /// Whether linear layers multiply bf16.
+    pub fn multiplies_bf16(&self) -> bool {
+        self.bf16.is_some()
+    }
+
     /// With this instruction set for the element-wise loops; `None` where the machine does not have it.
     /// Matrix products always use the widest.
     pub fn with_isa(isa: Isa) -> Option<Self> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
@@ -91,10 +92,8 @@ pub struct TrainSettings {
     /// Number of checkpoints to keep; the oldest go first. Default: all.
     pub save_total_limit: Option<usize>,
 
-    /// Compute in bf16. Accepted; computed in f32 for now. Default false.
-    pub bf16: bool,
-    /// Compute in fp16. Accepted; computed in f32 for now. Default false.
-    pub fp16: bool,
+    /// How linear layers multiply; the caller makes the device accordingly. Default auto.
+    pub precision: Precision,
 }
 
 impl Default for TrainSettings {
@@ -135,8 +134,7 @@ impl Default for TrainSettings {
             logging_steps: 500,
             save_steps: 500,
             save_total_limit: None,
-            bf16: false,
-            fp16: false,
+            precision: Precision::Auto,
         }
     }
 }
@@ -223,11 +221,6 @@ impl TrainSettings {
     /// What should be said about settings that do less than their names promise, one line each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        for (flag, is_set) in [("bf16", self.bf16), ("fp16", self.fp16)] {
-            if is_set {
-                notes.push(format!("`--{flag} True`: computed in f32 for now"));
-            }
-        }
         if self.negatives_cross_device {
             notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
         }
