@@ -11,10 +11,11 @@ const MAX_LINES: usize = 800;
 const EMPTY_NAMES: [&str; 5] = ["utils", "helpers", "common", "misc", "base"];
 
 /// Which modules of the library may use which others; the direction in which data flows. `error` and `progress` are open to all.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("progress", &[]),
     ("random", &[]),
+    ("device", &[]),
     ("data", &[]),
     ("text", &[]),
     ("model", &["text"]),
@@ -24,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("search", &["embed"]),
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
     ("eval", &["data", "text", "model", "embed", "search"]),
-    ("train", &["data", "text", "model", "loss", "optim", "random"]),
+    ("train", &["data", "text", "model", "loss", "optim", "random", "device"]),
     ("lib", &[]),
 ];
 

@@ -201,7 +201,8 @@ pub struct AdamWStep {
 /// `Buf` is a buffer of numbers on the device, `Packed` a weight matrix in the form that the device multiplies best.
 /// Sizes are in the arguments or follow from the lengths of the buffers; a wrong size is a bug of the caller and panics.
 ///
-/// Results do not depend on the number of threads, nor on the other texts in a batch.
+/// Results do not depend on the number of threads, bit for bit, nor on the other texts in a batch, up to the rounding of f32 sums:
+/// a product may be cut otherwise where it has fewer rows.
 pub trait Ops: Send + Sync {
     /// A buffer on the device.
     type Buf: Send + Sync;

@@ -110,6 +110,12 @@ impl Modules {
         let path = folder.join(MODULES);
         let mut modules = if path.exists() {
             Self::from_list(folder, &JsonFile::read(&path)?)?
+        } else if !folder.join("config.json").exists() {
+            return Err(Error::Model {
+                path: folder.to_owned(),
+                problem: "no folder of a model: it has neither `modules.json` nor `config.json`".to_owned(),
+                hint: Some("name the folder that holds the model's `config.json` and its weights".to_owned()),
+            });
         } else {
             let pooling = overrides.pooling.ok_or_else(|| no_pooling(folder))?;
             let transformer = String::new();

@@ -195,6 +195,14 @@ fn a_folder_without_modules_needs_to_be_told_how_to_pool() {
 }
 
 #[test]
+fn a_folder_of_something_else_is_said_to_be_none() {
+    check(&["neither `modules.json` nor `config.json`"], |folder| {
+        remove(folder, "modules.json");
+        remove(folder, "config.json");
+    });
+}
+
+#[test]
 fn a_tokenizer_of_another_model_is_refused() {
     let Some(mpnet) = golden::golden("tiny-mpnet") else { return };
     check(&["the tokenizer has ids up to 2001, but the model has only 1997 words"], |folder| {

@@ -14,6 +14,9 @@ use crate::models::{POOLINGS, batch, difference, largest, load, pooled, texts, t
 
 /// Between normalised embeddings. Correct f32 programs differ by 2e-7; a wrong epsilon of LayerNorm gives 2.9e-5.
 const NORMALIZED: f32 = 5e-6;
+/// Between normalised embeddings, where products are of bf16: measured 1.25e-3 on both real models (2026-11-23). PyTorch's
+/// own bf16 is off by 3.3e-3 (golden README).
+const NORMALIZED_BF16: f32 = 2.5e-3;
 /// The same for vectors of any length, relative to the largest value.
 const UNNORMALIZED: f32 = 5e-6;
 
@@ -114,11 +117,18 @@ fn embeddings_of_checkpoint_variants_equal_pytorch() {
 
 #[test]
 fn embeddings_of_real_models_equal_pytorch() {
-    check_real("all-MiniLM-L6-v2", Cpu::new());
-    check_real("all-mpnet-base-v2", Cpu::new());
+    check_real("all-MiniLM-L6-v2", Cpu::new(), NORMALIZED);
+    check_real("all-mpnet-base-v2", Cpu::new(), NORMALIZED);
 }
 
-fn check_real<O: Ops>(name: &str, ops: O) {
+#[test]
+fn embeddings_of_real_models_in_bf16_stay_near_pytorch() {
+    let Some(cpu) = Cpu::bf16() else { return eprintln!("SKIPPED: this CPU does not multiply bf16") };
+    check_real("all-MiniLM-L6-v2", cpu.clone(), NORMALIZED_BF16);
+    check_real("all-mpnet-base-v2", cpu, NORMALIZED_BF16);
+}
+
+fn check_real<O: Ops>(name: &str, ops: O, tolerance: f32) {
     let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
         return;
     };
@@ -128,7 +138,7 @@ fn check_real<O: Ops>(name: &str, ops: O) {
     let actual = model.encode(&batch(&tokenize(&model, &texts, None)));
     let difference = difference(&actual, &tensors[&format!("{name}/published")].1);
     eprintln!("{name}: largest difference {difference:e}");
-    assert!(difference <= NORMALIZED, "{name}: {difference:e}");
+    assert!(difference <= tolerance, "{name}: {difference:e}");
 }
 
 /// The loader says what it leaves out, once.

@@ -30,6 +30,10 @@ const TINY: Tolerance = Tolerance { loss: 3e-5, grad_norm: 5e-5, weight: 2e-4 };
 const TINY_ACCUMULATED: Tolerance = Tolerance { weight: 6e-5, ..TINY };
 /// Noise 1.5e-6 and 1.1e-5; torch's own float32 norm is 7e-5 too small on this model.
 const REAL: Tolerance = Tolerance { loss: 2e-5, grad_norm: 2e-4, weight: f64::NAN };
+/// Products of bf16 against PyTorch in f32: measured 3.3e-3 and 2.3e-2 (2026-11-23), with room for another order of sums.
+const REAL_BF16: Tolerance = Tolerance { loss: 7e-3, grad_norm: 4e-2, weight: f64::NAN };
+/// Measured 7.1e-4.
+const EMBEDDING_BF16: f64 = 1.5e-3;
 /// Of an embedding after the training, absolute; noise 7e-7.
 const EMBEDDING: f64 = 1e-5;
 /// Of the final weights at most this share may be further off than [`FAR`].
@@ -181,6 +185,18 @@ fn accumulated_steps_of_mpnet_equal_pytorch() {
 
 #[test]
 fn ten_steps_of_minilm_equal_pytorch() {
+    check_minilm(Cpu::new(), &REAL, EMBEDDING);
+}
+
+#[test]
+fn ten_steps_of_minilm_in_bf16_follow_pytorch() {
+    match Cpu::bf16() {
+        Some(cpu) => check_minilm(cpu, &REAL_BF16, EMBEDDING_BF16),
+        None => eprintln!("SKIPPED: this CPU does not multiply bf16"),
+    }
+}
+
+fn check_minilm<O: Ops>(ops: O, tolerance: &Tolerance, embedding: f64) {
     let (Some(json), Some(tensors)) = (golden::json("trajectory.json"), golden::tensors("trajectory.safetensors"))
     else {
         return;
@@ -188,8 +204,10 @@ fn ten_steps_of_minilm_equal_pytorch() {
     let name = "real-all-MiniLM-L6-v2";
     let run = &json["runs"][name];
     let Some(folder): Option<PathBuf> = golden::real_model(run["model"].as_str().unwrap()) else { return };
-    let model = train(Cpu::new(), &folder, run, &run["batches"], &REAL);
+    let model = train(ops, &folder, run, &run["batches"], tolerance);
     let texts = strings(&run["batches"][0]["q"]);
     let after = embeddings(&model, &texts[..8], run["settings"]["q_len"].as_u64().unwrap() as usize);
-    assert_close(&after, &tensors[&format!("{name}/embeddings_after")].1, EMBEDDING, 0.0);
+    let expected = &tensors[&format!("{name}/embeddings_after")].1;
+    println!("worst embedding difference {:e}", crate::models::difference(&after, expected));
+    assert_close(&after, expected, embedding, 0.0);
 }
