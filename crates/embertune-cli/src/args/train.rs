@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
-use embertune::optim::SchedulerType;
 use embertune::device::Precision;
+use embertune::optim::SchedulerType;
 use embertune::train::{SamplingStrategy, TrainSettings};
 
 use super::{MachineArgs, ModelArgs, boolean};

@@ -115,9 +115,8 @@ mod tests {
     #[test]
     fn layers_in_bf16_equal_f32_where_the_inputs_are_bf16() {
         let (n, rows, cols) = (70, 48, 66);
-        let values = |len, seed| -> Vec<f32> {
-            seeded(len, seed).into_iter().map(|x| bf16::from_f32(x).to_f32()).collect()
-        };
+        let values =
+            |len, seed| -> Vec<f32> { seeded(len, seed).into_iter().map(|x| bf16::from_f32(x).to_f32()).collect() };
         let run = |cpu: &Cpu| {
             let upload = |len, seed| cpu.upload(&values(len, seed));
             let (x, d_y, master, bias) =

@@ -147,10 +147,8 @@ mod x86 {
                     Start::Row(row) => row.as_ptr(),
                     Start::Output => tile.out.add(i * tile.out_stride).cast_const(),
                 };
-                *sums = [
-                    _mm512_maskz_loadu_ps(mask_low, from),
-                    _mm512_maskz_loadu_ps(mask_high, from.wrapping_add(16)),
-                ];
+                *sums =
+                    [_mm512_maskz_loadu_ps(mask_low, from), _mm512_maskz_loadu_ps(mask_high, from.wrapping_add(16))];
             }
             let (mut left, mut right) = (tile.left.as_ptr(), tile.right.as_ptr());
             for _ in 0..tile.n_pairs {
