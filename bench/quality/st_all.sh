@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 mkdir -p "$out/st"
 
 [ -e "$out/mpnet/pool-2000.jsonl" ] || "$python" "$here/make_data.py" "$data" "$out" \
-    --model "$models/all-MiniLM-L6-v2" --set minilm:2048:5000 --set mpnet:512:2000
+    --model "$models/all-MiniLM-L6-v2" --set minilm:2048:5000 --set mpnet:256:2000
 
 # evaluate NAME POOL FOLDER LABEL
 evaluate() {

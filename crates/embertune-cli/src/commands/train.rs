@@ -1,8 +1,9 @@
 //! `embertune train`: rows in, a tuned model folder out.
 
 use embertune::Result;
+use embertune::device::Precision;
 use embertune::progress::Progress;
-use embertune::train::train;
+use embertune::train::{TrainSettings, train};
 
 use super::start_threads;
 use crate::args::TrainArgs;
@@ -25,6 +26,8 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
             if cpu.multiplies_bf16() { "bf16" } else { "f32" }
         ));
     }
-    train(cpu, &args.settings(), progress)?;
+    // The record says what was computed, not what was asked for.
+    let precision = if cpu.multiplies_bf16() { Precision::Bf16 } else { Precision::Fp32 };
+    train(cpu, &TrainSettings { precision, ..args.settings() }, progress)?;
     Ok(())
 }

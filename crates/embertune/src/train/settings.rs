@@ -92,7 +92,7 @@ pub struct TrainSettings {
     /// Number of checkpoints to keep; the oldest go first. Default: all.
     pub save_total_limit: Option<usize>,
 
-    /// How linear layers multiply; the caller makes the device accordingly. Default auto.
+    /// How linear layers multiply; the caller makes the device accordingly, and says here what it came to. Default auto.
     pub precision: Precision,
 }
 
