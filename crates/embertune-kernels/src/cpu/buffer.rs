@@ -72,11 +72,25 @@ impl Pool {
     /// A buffer for a caller that writes all of it: its contents are zeros or those of an earlier buffer.
     pub(crate) fn take(&self, len: usize) -> Buffer {
         let n_lines = size_class(len.div_ceil(LINE));
-        // A freed buffer that is up to a quarter too large will do.
-        let reused = self.free().range_mut(n_lines..=n_lines + n_lines / 4).find_map(|(_, list)| list.pop());
-        // `vec!` of zeros asks the system for zero pages and touches none of them.
-        let lines = reused.unwrap_or_else(|| vec![Line([0.0; LINE]); n_lines]);
+        // A freed buffer of up to twice the size will do: batches differ in length, and the buffers of the longest serve all.
+        let reused = self.free().range_mut(n_lines..=2 * n_lines).find_map(|(_, list)| list.pop());
+        let lines = reused.unwrap_or_else(|| {
+            self.release(n_lines);
+            // `vec!` of zeros asks the system for zero pages and touches none of them.
+            vec![Line([0.0; LINE]); n_lines]
+        });
         Buffer { lines, len, pool: self.clone() }
+    }
+
+    /// Gives up to `n_lines` of freed buffers that are smaller than that back to the system, the largest first: batches have
+    /// outgrown them. Without this the buffers of all earlier sizes would pile up.
+    fn release(&self, n_lines: usize) {
+        let mut released = 0;
+        for (&size, list) in self.free().range_mut(..n_lines).rev() {
+            while released + size <= n_lines && list.pop().is_some() {
+                released += size;
+            }
+        }
     }
 
     /// A buffer of zeros.
@@ -111,6 +125,18 @@ mod tests {
         let second = pool.take(990);
         assert_eq!((second.as_ptr(), second.len()), (address, 990));
         assert_ne!(pool.take(990).as_ptr(), address);
+    }
+
+    #[test]
+    fn buffers_of_growing_batches_do_not_pile_up() {
+        let pool = Pool::default();
+        let step = |len: usize| drop([pool.take(len), pool.take(len), pool.take(3 * len)]);
+        let lines_held = || pool.free().iter().map(|(size, list)| size * list.len()).sum::<usize>();
+        (10..100).for_each(|i| step(100 * i));
+        assert!(lines_held() <= 2 * size_class(5 * 9900 / LINE), "{} lines", lines_held());
+        let before = lines_held();
+        (60..100).rev().for_each(|i| step(100 * i));
+        assert_eq!(lines_held(), before);
     }
 
     #[test]
