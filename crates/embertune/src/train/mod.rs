@@ -6,6 +6,7 @@
 pub mod dataset;
 pub mod events;
 pub mod group;
+pub mod objective;
 pub mod output;
 pub mod record;
 pub mod run;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, SchedulerType};
+use crate::train::objective::Objective;
 use crate::train::sampler::{LastBatch, SamplingStrategy};
 
 /// What to train, on what, and how. Defaults are those of Hugging Face's TrainingArguments and of the original's finetune.py.
@@ -248,6 +249,11 @@ impl TrainSettings {
         } else {
             share(self.warmup_ratio)
         }
+    }
+
+    /// What is minimised.
+    pub fn objective(&self) -> Objective {
+        Objective { negatives: self.negatives(), temperature: self.effective_temperature() }
     }
 
     /// Which passages of a batch are negatives of a query.

@@ -2,12 +2,13 @@
 
 use embertune_kernels::Ops;
 
-use crate::loss::{InfoNce, InfoNceOutput, InfoNceStats, Negatives, info_nce};
+use crate::loss::InfoNceStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
 use crate::train::dataset::TrainingSet;
 use crate::train::group::{Draw, choose};
+use crate::train::objective::{Judged, Objective};
 
 /// Separates this use of a seed from others.
 const DROPOUT: u64 = 4;
@@ -60,10 +61,8 @@ impl MicroBatch {
 /// How a micro batch is computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
-    /// Which passages are negatives.
-    pub negatives: Negatives,
-    /// What similarities are divided by.
-    pub temperature: f64,
+    /// What its embeddings are judged by.
+    pub objective: Objective,
     /// Probabilities of dropout.
     pub dropout: DropoutRates,
     /// Factor on the gradients: `1 / n` of n micro batches, so that their sum is the gradient of the mean loss.
@@ -78,17 +77,8 @@ pub fn forward_backward<O: Ops>(
     gradients: &mut Gradients<O>,
 ) -> (f64, InfoNceStats) {
     let (embeddings, saved) = model.forward(&micro.batch, pass.dropout);
-    let (queries, passages) = embeddings.split_at(micro.n_queries() * model.dim());
-    let InfoNceOutput { loss, d_queries, d_passages, stats } = info_nce(&InfoNce {
-        queries,
-        passages,
-        dim: model.dim(),
-        group_sizes: &micro.group_sizes,
-        excluded: &micro.excluded,
-        negatives: pass.negatives,
-        temperature: pass.temperature,
-    });
-    let d_embeddings: Vec<_> = d_queries.into_iter().chain(d_passages).map(|d| d * pass.weight).collect();
+    let Judged { loss, mut d_embeddings, stats } = pass.objective.judge(micro, &embeddings, model.dim());
+    d_embeddings.iter_mut().for_each(|d| *d *= pass.weight);
     model.backward(&micro.batch, &saved, &d_embeddings, gradients);
     (loss, stats)
 }

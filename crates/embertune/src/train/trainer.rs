@@ -142,8 +142,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
         let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
         let pass = Pass {
-            negatives: self.settings.negatives(),
-            temperature: self.settings.effective_temperature(),
+            objective: self.settings.objective(),
             dropout: self.settings.dropout_rates(self.model.dropout()),
             weight: 1.0 / micro_batches.len() as f32,
         };

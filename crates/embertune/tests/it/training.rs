@@ -8,6 +8,7 @@ use embertune::loss::Negatives;
 use embertune::model::{DropoutRates, EmbeddingModel};
 use embertune::progress::Silent;
 use embertune::train::events::{Observer, StepEvent};
+use embertune::train::objective::Objective;
 use embertune::train::step::{MicroBatch, Pass, forward_backward};
 use embertune::train::{Plan, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
@@ -112,8 +113,7 @@ fn first_step_of_a_warm_up_changes_no_weight() {
 fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], weight: f32) -> (f64, Vec<Vec<f32>>) {
     let micro = MicroBatch::new(set, rows, 3, 42, 0);
     let pass = Pass {
-        negatives: Negatives::InBatch,
-        temperature: 0.05,
+        objective: Objective { negatives: Negatives::InBatch, temperature: 0.05 },
         dropout: DropoutRates { hidden: 0.1, attention: 0.1 },
         weight,
     };
