@@ -250,6 +250,25 @@ pub trait Ops: Send + Sync {
     /// `d_x = d_y act'(x)`.
     fn activation_backward(&self, d_y: &Self::Buf, x: &Self::Buf, act: Activation) -> Self::Buf;
 
+    /// `y = act(x) w^T + bias`: an activation with the linear layer after it, so that nobody keeps `act(x)`. `x`: `[n, cols]`, `y`: `[n, rows]`.
+    fn activated_linear_forward(
+        &self,
+        x: &Self::Buf,
+        act: Activation,
+        w: Weight<'_, Self>,
+        bias: Option<&Self::Buf>,
+    ) -> Self::Buf;
+    /// `d_x = (d_y w) act'(x)`; `d_weight += d_y^T act(x)`; `d_bias += sum of the rows of d_y`. `x` is the input of the forward.
+    /// Without `grads` the layer is frozen.
+    fn activated_linear_backward(
+        &self,
+        d_y: &Self::Buf,
+        x: &Self::Buf,
+        act: Activation,
+        w: Weight<'_, Self>,
+        grads: Option<LinearGrads<'_, Self::Buf>>,
+    ) -> Self::Buf;
+
     /// `y = x * mask / (1 - p)`, `x`: `[n_tokens, width]`; the mask is [`Dropout::keeps`] of (text key, site, token within the text, column).
     fn dropout_forward(&self, x: &Self::Buf, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Self::Buf;
     /// `d_x = d_y * mask / (1 - p)`, with the mask of the forward.

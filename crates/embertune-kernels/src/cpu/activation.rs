@@ -27,6 +27,30 @@ pub(super) fn activation_backward(cpu: &Cpu, d_y: &[f32], x: &[f32], act: Activa
     d_x
 }
 
+/// `d *= act'(x)`; returns `act(x)`.
+pub(super) fn backward_with_value(cpu: &Cpu, d: &mut [f32], x: &[f32], act: Activation) -> Buffer {
+    assert_eq!(d.len(), x.len(), "lengths of d and x of an activation");
+    let mut y = cpu.pool.take(x.len());
+    d.par_chunks_mut(BLOCK)
+        .zip(y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)))
+        .for_each(|(d, (y, x))| both(cpu.isa, d, y, x, act));
+    y
+}
+
+per_isa! {
+    fn both<const FMA: bool>(d: &mut [f32], y: &mut [f32], x: &[f32], act: Activation) {
+        match act {
+            Activation::GeluErf => map_both::<GeluErf, FMA>(d, y, x),
+            Activation::GeluTanh => map_both::<GeluTanh, FMA>(d, y, x),
+            Activation::Relu => map_both::<Relu, FMA>(d, y, x),
+            Activation::Silu => map_both::<Silu, FMA>(d, y, x),
+            Activation::Tanh => map_both::<Tanh, FMA>(d, y, x),
+            Activation::Sigmoid => map_both::<Sigmoid, FMA>(d, y, x),
+            Activation::Identity => y.copy_from_slice(x),
+        }
+    }
+}
+
 per_isa! {
     fn forward<const FMA: bool>(y: &mut [f32], x: &[f32], act: Activation) {
         match act {
@@ -66,6 +90,15 @@ fn map<F: Function, const FMA: bool>(y: &mut [f32], x: &[f32]) {
 fn map_backward<F: Function, const FMA: bool>(d_x: &mut [f32], d_y: &[f32], x: &[f32]) {
     for (d_x, (&d_y, &x)) in d_x.iter_mut().zip(d_y.iter().zip(x)) {
         *d_x = d_y * F::derivative::<FMA>(x);
+    }
+}
+
+/// What value and derivative have in common is computed once: both are inlined here.
+#[inline(always)]
+fn map_both<F: Function, const FMA: bool>(d: &mut [f32], y: &mut [f32], x: &[f32]) {
+    for ((d, y), &x) in d.iter_mut().zip(y).zip(x) {
+        *y = F::value::<FMA>(x);
+        *d *= F::derivative::<FMA>(x);
     }
 }
 

@@ -1,12 +1,13 @@
 //! `y = x w^T + bias` and its backward.
 
+use crate::cpu::activation::backward_with_value;
 use crate::cpu::bf16::pack::{PANEL, Panels, Rows};
 use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{self, Left};
 use crate::cpu::elementwise::{add_assign, column_sums};
 use crate::cpu::matmul::{Output, View, parallel_product, transpose};
 use crate::cpu::{Buffer, Cpu};
-use crate::ops::{LinearGrads, Weight};
+use crate::ops::{Activation, LinearGrads, Weight};
 
 /// A weight matrix prepared for products.
 pub struct Packed(Form);
@@ -62,26 +63,56 @@ pub(super) fn linear_backward(
     w: Weight<'_, Cpu>,
     grads: Option<LinearGrads<'_, Buffer>>,
 ) -> Buffer {
+    if let Some(grads) = grads {
+        add_gradients(cpu, d_y, x, w, grads);
+    }
+    input_gradient(cpu, d_y, w)
+}
+
+pub(super) fn activated_linear_backward(
+    cpu: &Cpu,
+    d_y: &[f32],
+    x: &[f32],
+    act: Activation,
+    w: Weight<'_, Cpu>,
+    grads: Option<LinearGrads<'_, Buffer>>,
+) -> Buffer {
+    // y = active w^T + bias, active = act(x): one pass over x gives both what d_weight needs and d_x.
+    let mut d = input_gradient(cpu, d_y, w);
+    let active = backward_with_value(cpu, &mut d, x, act);
+    if let Some(grads) = grads {
+        add_gradients(cpu, d_y, &active, w, grads);
+    }
+    d
+}
+
+/// `d_weight += d_y^T x; d_bias += sum of the rows of d_y`.
+fn add_gradients(cpu: &Cpu, d_y: &[f32], x: &[f32], w: Weight<'_, Cpu>, grads: LinearGrads<'_, Buffer>) {
     let n = n_rows(x, w);
     assert_eq!(d_y.len(), n * w.rows, "d_y of a linear layer [{}, {}]", w.rows, w.cols);
-    if let Some(LinearGrads { d_weight, d_bias }) = grads {
-        // y[t, r] = sum_c x[t, c] w[r, c] + bias[r]
-        match &w.packed.0 {
-            Form::F32 { .. } => {
-                let (d_y, x) = (View::rows(d_y, n, w.rows, w.rows), View::rows(x, n, w.cols, w.cols));
-                parallel_product(d_weight, Output::Add, d_y.transposed(), x, |_, _| ());
-            }
-            Form::Bf16 { how, .. } => {
-                let d_y = Panels::<TILE>::pack_rows(cpu.isa, &cpu.pool, d_y, w.rows);
-                let x = Panels::pack_rows(cpu.isa, &cpu.pool, x, w.cols);
-                bf16::product(*how, d_weight, Start::Output, Left::Transposed(&d_y), &x);
-            }
+    let LinearGrads { d_weight, d_bias } = grads;
+    // y[t, r] = sum_c x[t, c] w[r, c] + bias[r]
+    match &w.packed.0 {
+        Form::F32 { .. } => {
+            let (d_y, x) = (View::rows(d_y, n, w.rows, w.rows), View::rows(x, n, w.cols, w.cols));
+            parallel_product(d_weight, Output::Add, d_y.transposed(), x, |_, _| ());
         }
-        if let Some(d_bias) = d_bias {
-            column_sums(cpu, d_y, d_bias);
+        Form::Bf16 { how, .. } => {
+            let d_y = Panels::<TILE>::pack_rows(cpu.isa, &cpu.pool, d_y, w.rows);
+            let x = Panels::pack_rows(cpu.isa, &cpu.pool, x, w.cols);
+            bf16::product(*how, d_weight, Start::Output, Left::Transposed(&d_y), &x);
         }
     }
-    let mut d_x = cpu.pool.take(x.len());
+    if let Some(d_bias) = d_bias {
+        column_sums(cpu, d_y, d_bias);
+    }
+}
+
+/// `d_x = d_y w`.
+fn input_gradient(cpu: &Cpu, d_y: &[f32], w: Weight<'_, Cpu>) -> Buffer {
+    assert_eq!(d_y.len() % w.rows, 0, "d_y of a linear layer [{}, {}]", w.rows, w.cols);
+    let n = d_y.len() / w.rows;
+    let mut d_x = cpu.pool.take(n * w.cols);
     match &w.packed.0 {
         Form::F32 { .. } => {
             let (d_y, w) = (View::rows(d_y, n, w.rows, w.rows), View::rows(w.master, w.rows, w.cols, w.cols));

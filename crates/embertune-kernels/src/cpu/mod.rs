@@ -152,6 +152,27 @@ impl Ops for Cpu {
         activation::activation_backward(self, d_y, x, act)
     }
 
+    fn activated_linear_forward(
+        &self,
+        x: &Buffer,
+        act: Activation,
+        w: Weight<'_, Self>,
+        bias: Option<&Buffer>,
+    ) -> Buffer {
+        linear::linear_forward(self, &activation::activation_forward(self, x, act), w, bias)
+    }
+
+    fn activated_linear_backward(
+        &self,
+        d_y: &Buffer,
+        x: &Buffer,
+        act: Activation,
+        w: Weight<'_, Self>,
+        grads: Option<LinearGrads<'_, Buffer>>,
+    ) -> Buffer {
+        linear::activated_linear_backward(self, d_y, x, act, w, grads)
+    }
+
     fn dropout_forward(&self, x: &Buffer, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Buffer {
         dropout::dropout_forward(self, x, texts, dropout, width)
     }

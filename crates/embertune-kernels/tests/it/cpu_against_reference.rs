@@ -114,6 +114,45 @@ fn linear_agrees() {
     }
 }
 
+struct ActivatedLinear {
+    n: usize,
+    act: Activation,
+}
+
+impl Scenario for ActivatedLinear {
+    fn run<O: Ops>(&self, ops: &O) -> Results {
+        const ROWS: usize = 33;
+        const COLS: usize = 66;
+        let &ActivatedLinear { n, act } = self;
+        let (x, master) = (upload(ops, n * COLS, 1), upload(ops, ROWS * COLS, 2));
+        let (bias, d_y) = (upload(ops, ROWS, 3), upload(ops, n * ROWS, 4));
+        let (mut d_weight, mut d_bias) = (upload(ops, ROWS * COLS, 5), upload(ops, ROWS, 6));
+        let packed = ops.pack(&master, ROWS, COLS);
+        let w = Weight { master: &master, packed: &packed, rows: ROWS, cols: COLS };
+        let y = ops.activated_linear_forward(&x, act, w, Some(&bias));
+        let d_x_frozen = ops.activated_linear_backward(&d_y, &x, act, w, None);
+        let grads = LinearGrads { d_weight: &mut d_weight, d_bias: Some(&mut d_bias) };
+        let d_x = ops.activated_linear_backward(&d_y, &x, act, w, Some(grads));
+        vec![
+            ("y", ops.download(&y)),
+            ("d_x", ops.download(&d_x)),
+            ("d_x of a frozen layer", ops.download(&d_x_frozen)),
+            ("d_weight", ops.download(&d_weight)),
+            ("d_bias", ops.download(&d_bias)),
+        ]
+    }
+}
+
+#[test]
+fn activated_linear_agrees() {
+    use Activation::*;
+    for act in [GeluErf, GeluTanh, Relu, Silu, Tanh, Sigmoid, Identity] {
+        for n in [0, 1, 7, 300] {
+            check(&format!("{act:?}, linear of {n} rows"), &ActivatedLinear { n, act });
+        }
+    }
+}
+
 struct ActivationCase {
     len: usize,
     act: Activation,

@@ -24,8 +24,6 @@ pub struct FeedForward {
 pub struct FeedForwardSaved<B> {
     /// Before the activation, `[n_tokens, intermediate]`.
     wide: B,
-    /// After the activation.
-    active: B,
     norm: NormSaved<B>,
 }
 
@@ -46,10 +44,9 @@ impl FeedForward {
     /// `x`: `[n_tokens, hidden]`.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, x: &O::Buf) -> (O::Buf, FeedForwardSaved<O::Buf>) {
         let wide = self.up.forward(pass, x);
-        let active = pass.ops.activation_forward(&wide, self.activation);
-        let out = self.down.forward(pass, &active);
+        let out = self.down.forward_activated(pass, &wide, self.activation);
         let (y, norm) = self.norm.forward_with_residual(pass, &out, x);
-        (y, FeedForwardSaved { wide, active, norm })
+        (y, FeedForwardSaved { wide, norm })
     }
 
     /// `x` is the input of the forward. Returns `d_x`.
@@ -63,10 +60,8 @@ impl FeedForward {
     ) -> O::Buf {
         // y = norm(dropout(out) + x)
         let branches = self.norm.backward_with_residual(pass, d_y, &saved.norm, self.width, grads);
-        // out = active w^T + b
-        let d_active = self.down.backward(pass, branches.d_x(), &saved.active, grads);
-        // active = act(wide)
-        let d_wide = pass.ops.activation_backward(&d_active, &saved.wide, self.activation);
+        // out = act(wide) w^T + b
+        let d_wide = self.down.backward_activated(pass, branches.d_x(), &saved.wide, self.activation, grads);
         // wide = x w^T + b
         let mut d_x = self.up.backward(pass, &d_wide, x, grads);
         pass.ops.add_assign(&mut d_x, &branches.d_residual);

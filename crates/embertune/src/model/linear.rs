@@ -1,7 +1,7 @@
 //! `y = x w^T + b` with weights of the model.
 
 use embertune_kernels::Ops;
-use embertune_kernels::ops::LinearGrads;
+use embertune_kernels::ops::{Activation, LinearGrads};
 
 use super::loader::Loader;
 use super::params::{Gradients, Kind, ParamId};
@@ -41,13 +41,35 @@ impl Linear {
 
     /// Of `y = linear(x)`: returns `d_x`.
     pub fn backward<O: Ops>(&self, pass: Pass<'_, O>, d_y: &O::Buf, x: &O::Buf, grads: &mut Gradients<O>) -> O::Buf {
-        let grads = match self.bias {
+        pass.ops.linear_backward(d_y, x, pass.params.weight(self.weight), Some(self.gradients(grads)))
+    }
+
+    /// `linear(act(x))`, `x`: `[n, cols]`; returns `[n, rows]`.
+    pub fn forward_activated<O: Ops>(&self, pass: Pass<'_, O>, x: &O::Buf, act: Activation) -> O::Buf {
+        let bias = self.bias.map(|bias| pass.params.value(bias));
+        pass.ops.activated_linear_forward(x, act, pass.params.weight(self.weight), bias)
+    }
+
+    /// Of `y = linear(act(x))`: returns `d_x`.
+    pub fn backward_activated<O: Ops>(
+        &self,
+        pass: Pass<'_, O>,
+        d_y: &O::Buf,
+        x: &O::Buf,
+        act: Activation,
+        grads: &mut Gradients<O>,
+    ) -> O::Buf {
+        let weight = pass.params.weight(self.weight);
+        pass.ops.activated_linear_backward(d_y, x, act, weight, Some(self.gradients(grads)))
+    }
+
+    fn gradients<'a, O: Ops>(&self, grads: &'a mut Gradients<O>) -> LinearGrads<'a, O::Buf> {
+        match self.bias {
             Some(bias) => {
                 let (d_weight, d_bias) = grads.pair(self.weight, bias);
                 LinearGrads { d_weight, d_bias: Some(d_bias) }
             }
             None => LinearGrads { d_weight: &mut grads.list[self.weight.0], d_bias: None },
-        };
-        pass.ops.linear_backward(d_y, x, pass.params.weight(self.weight), Some(grads))
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Gradient checks and known values of `reference::linear`.
 
 use embertune_kernels::Ops;
-use embertune_kernels::ops::{LinearGrads, Weight};
+use embertune_kernels::ops::{Activation, LinearGrads, Weight};
 use embertune_kernels::testing::{grad_check, seeded_f64};
 
 use super::{OPS, added, begun};
@@ -50,4 +50,23 @@ fn a_frozen_layer_passes_the_same_gradient_on() {
     let mut d_weight = begun(15);
     let trained = OPS.linear_backward(&d_y, &x, w, Some(LinearGrads { d_weight: &mut d_weight, d_bias: None }));
     assert_eq!(OPS.linear_backward(&d_y, &x, w, None), trained);
+}
+
+#[test]
+fn backward_of_an_activated_layer_is_the_derivative_of_its_forward() {
+    let (n, rows, cols) = (4, 3, 5);
+    let (x, weight, d_y) = (seeded_f64(n * cols, 1), seeded_f64(rows * cols, 2), seeded_f64(n * rows, 3));
+    for act in [Activation::GeluErf, Activation::GeluTanh, Activation::Silu, Activation::Tanh] {
+        let what = format!("{act:?}, then linear");
+        let forward = |x: &[f64], weight: &[f64]| {
+            let w = Weight { master: &weight.to_vec(), packed: &(), rows, cols };
+            OPS.activated_linear_forward(&x.to_vec(), act, w, None)
+        };
+        let mut d_weight = begun(weight.len());
+        let grads = LinearGrads { d_weight: &mut d_weight, d_bias: None };
+        let w = Weight { master: &weight, packed: &(), rows, cols };
+        let d_x = OPS.activated_linear_backward(&d_y, &x, act, w, Some(grads));
+        grad_check(&format!("{what}: x"), &x, &d_y, &d_x, |x| forward(x, &weight));
+        grad_check(&format!("{what}: weight"), &weight, &d_y, &added(&d_weight), |weight| forward(&x, weight));
+    }
 }
