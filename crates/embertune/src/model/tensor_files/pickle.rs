@@ -293,7 +293,7 @@ impl Machine {
     fn set_items(&mut self, items: &[Id]) -> Result<(), String> {
         let top = self.top()?;
         match &mut self.values[top] {
-            Value::Dict(dict) if items.len() % 2 == 0 => {
+            Value::Dict(dict) if items.len().is_multiple_of(2) => {
                 dict.extend(items.as_chunks().0.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }

@@ -101,7 +101,8 @@ fn changed_and_random_bytes_are_survived() {
         }
         let _ = state_dict(&changed);
         let noise: Vec<u8> = (0..random() % 200).map(|_| random() as u8).collect();
-        assert!(state_dict(&noise).is_err());
+        // Two lucky bytes are an empty dictionary.
+        assert_eq!(state_dict(&noise).unwrap_or_default(), []);
     }
 }
 
