@@ -34,15 +34,26 @@ impl AttentionBlock {
     /// block's output.
     pub fn load<O: Ops>(loader: &mut Loader<'_, O>, config: &EncoderConfig, layer: usize, site: u32) -> Result<Self> {
         let width = config.hidden_size;
-        let (inputs, out, norm) = match config.architecture {
-            Architecture::Bert => (["self.query", "self.key", "self.value"], "output.dense", "output.LayerNorm"),
-            Architecture::Mpnet => (["attn.q", "attn.k", "attn.v"], "attn.o", "LayerNorm"),
+        let ([query, key, value, out], norm, dropout_site) = match config.architecture {
+            Architecture::Bert | Architecture::Roberta => (
+                ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+                "attention.output.LayerNorm",
+                Some(site + 1),
+            ),
+            Architecture::Mpnet => (
+                ["attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o"],
+                "attention.LayerNorm",
+                Some(site + 1),
+            ),
+            Architecture::DistilBert => {
+                (["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"], "sa_layer_norm", None)
+            }
         };
-        let name = |part: &str| format!("encoder.layer.{layer}.attention.{part}");
+        let name = |part: &str| config.architecture.in_layer(layer, part);
         Ok(AttentionBlock {
-            qkv: Linear::load_fused(loader, &inputs.map(name), width, width)?,
+            qkv: Linear::load_fused(loader, &[query, key, value].map(name), width, width)?,
             out: Linear::load(loader, &name(out), width, width)?,
-            norm: LayerNorm::load(loader, &name(norm), width, config.layer_norm_eps, site + 1)?,
+            norm: LayerNorm::load(loader, &name(norm), width, config.layer_norm_eps, dropout_site)?,
             heads: config.heads,
             site,
         })

@@ -1,7 +1,7 @@
 //! The weights of an encoder by their PyTorch names, whatever convention the checkpoint follows.
 //!
 //! Checkpoints differ in a prefix (`bert.`), in old names (`LayerNorm.gamma`), in heads of the pre-training task and in
-//! buffers that are no weights. Inside, a tensor has one name, that of `BertModel` or `MPNetModel` today; what it was
+//! buffers that are no weights. Inside, a tensor has one name, that of `BertModel`, `MPNetModel`, ... today; what it was
 //! called in the file is kept, to write it back under the same name. Nothing is guessed: a tensor that is missing, left
 //! over or of another shape is an error.
 
@@ -14,11 +14,38 @@ use crate::progress::Progress;
 use crate::{Error, Result};
 
 /// First words of tensors that belong to a task's head on top of the encoder.
-const HEADS: [&str; 4] = ["cls.", "lm_head.", "classifier.", "qa_outputs."];
+const HEADS: [&str; 8] = [
+    "cls.",
+    "lm_head.",
+    "classifier.",
+    "pre_classifier.",
+    "qa_outputs.",
+    "vocab_transform.",
+    "vocab_layer_norm.",
+    "vocab_projector.",
+];
 /// Buffers that old versions of `transformers` saved with the weights: nothing to compute with.
 const BUFFERS: [&str; 2] = ["embeddings.position_ids", "embeddings.token_type_ids"];
 /// The pooler of the pre-training task: not used for embeddings, but part of the model.
 const POOLER: &str = "pooler.";
+
+impl Architecture {
+    /// What the names of an encoder's tensors begin with where it was saved with a head on top.
+    fn prefix(self) -> &'static str {
+        match self {
+            Architecture::Bert => "bert.",
+            Architecture::Mpnet => "mpnet.",
+            Architecture::Roberta => "roberta.",
+            Architecture::DistilBert => "distilbert.",
+        }
+    }
+
+    /// Name of a part of a layer.
+    pub(super) fn in_layer(self, layer: usize, part: &str) -> String {
+        let layers = if self == Architecture::DistilBert { "transformer" } else { "encoder" };
+        format!("{layers}.layer.{layer}.{part}")
+    }
+}
 
 /// The weights of an encoder on disk.
 pub struct Checkpoint {
@@ -50,10 +77,6 @@ impl Checkpoint {
     /// See [`TensorFiles::open`]; also if two tensors have the same meaning.
     pub fn open(folder: &Path, architecture: Architecture) -> Result<Self> {
         let files = TensorFiles::open(folder)?;
-        let prefix = match architecture {
-            Architecture::Bert => "bert.",
-            Architecture::Mpnet => "mpnet.",
-        };
         let mut stored_names = BTreeMap::new();
         let mut heads = Vec::new();
         for stored in files.names() {
@@ -61,7 +84,7 @@ impl Checkpoint {
                 heads.push(stored.to_owned());
                 continue;
             }
-            let name = stored.strip_prefix(prefix).unwrap_or(stored);
+            let name = stored.strip_prefix(architecture.prefix()).unwrap_or(stored);
             let name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias");
             if let Some(other) = stored_names.insert(name, stored.to_owned()) {
                 let problem = format!("the tensors `{other}` and `{stored}` are the same part of the model");

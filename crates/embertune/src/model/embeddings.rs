@@ -3,10 +3,9 @@
 use embertune_kernels::Ops;
 use embertune_kernels::ops::{Lookup, NormSaved};
 
-use super::config::{Architecture, EncoderConfig};
+use super::config::EncoderConfig;
 use super::layer_norm::LayerNorm;
 use super::loader::Loader;
-use super::mpnet;
 use super::params::{Gradients, Kind, ParamId};
 use super::pass::Pass;
 use crate::Result;
@@ -17,13 +16,13 @@ pub const SITE: u32 = 0;
 
 /// The embedding tables.
 pub struct Embeddings {
-    architecture: Architecture,
     words: ParamId,
     positions: ParamId,
-    /// BERT only. Every token has type 0.
+    /// BERT and RoBERTa only. Every token has type 0.
     token_types: Option<ParamId>,
     norm: LayerNorm,
     padding_token: u32,
+    padding_position: Option<u32>,
     width: usize,
 }
 
@@ -42,10 +41,9 @@ impl Embeddings {
         let words = table("word", config.vocab_size)?;
         let positions = table("position", config.positions)?;
         let token_types = config.token_types.map(|rows| table("token_type", rows)).transpose()?;
-        // No dropout comes before this LayerNorm, so its site is never used.
-        let norm = LayerNorm::load(loader, "embeddings.LayerNorm", width, config.layer_norm_eps, SITE)?;
-        let (architecture, padding_token) = (config.architecture, config.padding_token);
-        Ok(Embeddings { architecture, words, positions, token_types, norm, padding_token, width })
+        let norm = LayerNorm::load(loader, "embeddings.LayerNorm", width, config.layer_norm_eps, None)?;
+        let (padding_token, padding_position) = (config.padding_token, config.padding_position);
+        Ok(Embeddings { words, positions, token_types, norm, padding_token, padding_position, width })
     }
 
     /// Returns `[n_tokens, hidden]`.
@@ -85,23 +83,31 @@ impl Embeddings {
             ops.embedding_backward(&d_sum, rows, padding_row, self.width, &mut grads.list[table.0]);
         };
         add(self.words, &batch.ids, Some(self.padding_token));
-        let padding_position = match self.architecture {
-            Architecture::Bert => None,
-            Architecture::Mpnet => Some(mpnet::PADDING),
-        };
-        add(self.positions, &self.position_ids(batch), padding_position);
+        add(self.positions, &self.position_ids(batch), self.padding_position);
         if let Some(token_types) = self.token_types {
             add(token_types, &vec![0; batch.n_tokens()], None);
         }
     }
 
+    /// Position of each token in its text. With a padding position p, a token has p + the number of tokens up to it that are
+    /// not padding, and a literal padding token in a text has position p itself.
     fn position_ids(&self, batch: &Batch) -> Vec<u32> {
-        match self.architecture {
-            Architecture::Bert => {
-                let texts = batch.ragged();
-                (0..batch.n_texts()).flat_map(|text| 0..texts.range(text).len() as u32).collect()
+        let texts = batch.ragged();
+        let mut positions = Vec::with_capacity(batch.n_tokens());
+        for text in 0..batch.n_texts() {
+            let ids = &batch.ids[texts.range(text)];
+            match self.padding_position {
+                None => positions.extend(0..ids.len() as u32),
+                Some(padding) => {
+                    let mut last = padding;
+                    positions.extend(ids.iter().map(|&id| {
+                        let is_padding = id == self.padding_token;
+                        last += u32::from(!is_padding);
+                        if is_padding { padding } else { last }
+                    }));
+                }
             }
-            Architecture::Mpnet => mpnet::position_ids(batch),
         }
+        positions
     }
 }

@@ -12,7 +12,7 @@ use super::pass::Pass;
 use crate::Result;
 use crate::text::Batch;
 
-/// A BERT or MPNet encoder without any head.
+/// An encoder without any head.
 pub struct Encoder {
     embeddings: Embeddings,
     relative: Option<RelativePositions>,
@@ -31,7 +31,7 @@ impl Encoder {
     pub fn load<O: Ops>(loader: &mut Loader<'_, O>, config: &EncoderConfig) -> Result<Self> {
         let embeddings = Embeddings::load(loader, config)?;
         let relative = match config.architecture {
-            Architecture::Bert => None,
+            Architecture::Bert | Architecture::Roberta | Architecture::DistilBert => None,
             Architecture::Mpnet => Some(RelativePositions::load(loader, config)?),
         };
         let layers = (0..config.layers).map(|layer| Layer::load(loader, config, layer)).collect::<Result<_>>()?;

@@ -3,7 +3,7 @@
 use embertune_kernels::Ops;
 use embertune_kernels::ops::{Activation, NormSaved};
 
-use super::config::EncoderConfig;
+use super::config::{Architecture, EncoderConfig};
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
 use super::loader::Loader;
@@ -31,12 +31,18 @@ impl FeedForward {
     /// Takes the weights of layer `layer` from the checkpoint. `site` is that of the block's dropout.
     pub fn load<O: Ops>(loader: &mut Loader<'_, O>, config: &EncoderConfig, layer: usize, site: u32) -> Result<Self> {
         let (width, wide) = (config.hidden_size, config.intermediate_size);
-        let name = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let (up, down, norm) = match config.architecture {
+            Architecture::Bert | Architecture::Mpnet | Architecture::Roberta => {
+                ("intermediate.dense", "output.dense", "output.LayerNorm")
+            }
+            Architecture::DistilBert => ("ffn.lin1", "ffn.lin2", "output_layer_norm"),
+        };
+        let name = |part: &str| config.architecture.in_layer(layer, part);
         Ok(FeedForward {
-            up: Linear::load(loader, &name("intermediate.dense"), wide, width)?,
+            up: Linear::load(loader, &name(up), wide, width)?,
             activation: config.activation,
-            down: Linear::load(loader, &name("output.dense"), width, wide)?,
-            norm: LayerNorm::load(loader, &name("output.LayerNorm"), width, config.layer_norm_eps, site)?,
+            down: Linear::load(loader, &name(down), width, wide)?,
+            norm: LayerNorm::load(loader, &name(norm), width, config.layer_norm_eps, Some(site))?,
             width,
         })
     }

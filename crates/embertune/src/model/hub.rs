@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// sentence-transformers.
 ///
 /// # Errors
-/// Not a folder and not a hub name; not cached while offline; the hub not reachable; a repository without safetensors.
+/// Not a folder and not a hub name; not cached while offline; the hub not reachable; a repository without weights.
 pub fn resolve(name_or_path: &str, progress: &dyn Progress) -> Result<PathBuf> {
     if Path::new(name_or_path).is_dir() {
         return Ok(PathBuf::from(name_or_path));
@@ -27,7 +27,7 @@ pub fn resolve(name_or_path: &str, progress: &dyn Progress) -> Result<PathBuf> {
         return Err(error(
             name_or_path,
             "no such folder, and not the name of a model on the hub".into(),
-            "pass a folder that holds `config.json` and `model.safetensors`, or a name like `BAAI/bge-small-en-v1.5`",
+            "pass a folder that holds `config.json` and the weights, or a name like `BAAI/bge-small-en-v1.5`",
         ));
     }
     Hub::from_env().snapshot(name_or_path, progress)
@@ -85,7 +85,7 @@ impl Hub {
     /// The snapshot of `main`, where it is complete: the weights are what [`Hub::download`] brings last.
     fn cached(&self, name: &str) -> Option<PathBuf> {
         let repo = Cache::new(self.cache.clone()).repo(Repo::model(name.to_string()));
-        let weights = repo.get("model.safetensors").or_else(|| repo.get("model.safetensors.index.json"))?;
+        let weights = WEIGHTS.iter().find_map(|name| repo.get(name))?;
         repo.get("config.json")?;
         weights.parent().map(Path::to_path_buf)
     }
@@ -94,13 +94,11 @@ impl Hub {
         let remote = api.model(name.to_string());
         let local = Cache::new(self.cache.clone()).repo(Repo::model(name.to_string()));
         let info = remote.info().map_err(|e| unreachable_hub(name, endpoint, &e))?;
-        let mut files: Vec<_> =
-            info.siblings.iter().filter_map(|s| Some((rank(&s.rfilename)?, &s.rfilename))).collect();
-        files.sort();
+        let files = needed(info.siblings.iter().map(|sibling| sibling.rfilename.as_str()));
         if files.last().is_none_or(|(rank, _)| *rank != Rank::Weights) {
             return Err(error(
                 name,
-                "the model has no `model.safetensors` on the hub".into(),
+                "the model has no `model.safetensors` and no `pytorch_model.bin` on the hub".into(),
                 "convert it with transformers: `AutoModel.from_pretrained(name).save_pretrained(folder)`, and pass the folder",
             ));
         }
@@ -130,14 +128,40 @@ enum Rank {
     Weights,
 }
 
-/// The rank of a file that we need; `None` for the others (ONNX, PyTorch pickles, images, ...).
+/// The main weights of a model, the preferred ones first.
+const WEIGHTS: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// The files that we need of a repository, in the order of their download. Pickled weights only where no safetensors lie
+/// beside them.
+fn needed<'a>(files: impl Iterator<Item = &'a str>) -> Vec<(Rank, &'a str)> {
+    let mut files: Vec<_> = files.filter_map(|file| Some((rank(file)?, file))).collect();
+    let with_safetensors: Vec<_> = files
+        .iter()
+        .map(|(_, file)| in_folder(file))
+        .filter(|(_, name)| WEIGHTS[..2].contains(name))
+        .map(|(folder, _)| folder)
+        .collect();
+    files.retain(|(_, file)| {
+        let (folder, name) = in_folder(file);
+        !name.starts_with("pytorch_model") || !with_safetensors.contains(&folder)
+    });
+    files.sort();
+    files
+}
+
+fn in_folder(file: &str) -> (&str, &str) {
+    file.rsplit_once('/').unwrap_or(("", file))
+}
+
+/// The rank of a file that we can use; `None` for the others (ONNX, TensorFlow, images, ...).
 fn rank(file: &str) -> Option<Rank> {
-    let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+    let (folder, name) = in_folder(file);
     let in_module =
         folder.starts_with(|c: char| c.is_ascii_digit()) && folder.contains('_') && !folder.contains(['/', '.']);
     match name {
-        "model.safetensors" | "model.safetensors.index.json" if folder.is_empty() => Some(Rank::Weights),
-        "model.safetensors" if in_module => Some(Rank::Part),
+        _ if folder.is_empty() && WEIGHTS.contains(&name) => Some(Rank::Weights),
+        "model.safetensors" | "pytorch_model.bin" if in_module => Some(Rank::Part),
         "config.json" if folder.is_empty() || in_module => Some(Rank::Settings),
         _ if !folder.is_empty() => None,
         "modules.json"
@@ -146,9 +170,13 @@ fn rank(file: &str) -> Option<Rank> {
         | "tokenizer_config.json"
         | "special_tokens_map.json"
         | "added_tokens.json"
-        | "vocab.txt" => Some(Rank::Settings),
+        | "vocab.txt"
+        | "vocab.json"
+        | "merges.txt"
+        | "sentencepiece.bpe.model" => Some(Rank::Settings),
         _ if name.starts_with("sentence_") && name.ends_with("_config.json") => Some(Rank::Settings),
         _ if name.starts_with("model-") && name.ends_with(".safetensors") => Some(Rank::Part),
+        _ if name.starts_with("pytorch_model-") && name.ends_with(".bin") => Some(Rank::Part),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! LayerNorm of `dropout(x) + residual`, the end of every block of a BERT layer.
 
 use embertune_kernels::Ops;
+use embertune_kernels::dropout::Dropout;
 use embertune_kernels::ops::{Norm, NormSaved};
 
 use super::loader::Loader;
@@ -8,17 +9,23 @@ use super::params::{Gradients, Kind, ParamId};
 use super::pass::Pass;
 use crate::Result;
 
-/// A LayerNorm, and the site of the dropout before it.
+/// A LayerNorm, and the site of the dropout before it, if there is one.
 pub struct LayerNorm {
     gamma: ParamId,
     beta: ParamId,
     eps: f32,
-    site: u32,
+    site: Option<u32>,
 }
 
 impl LayerNorm {
     /// Takes `<name>.weight` and `<name>.bias` from the checkpoint.
-    pub fn load<O: Ops>(loader: &mut Loader<'_, O>, name: &str, width: usize, eps: f32, site: u32) -> Result<Self> {
+    pub fn load<O: Ops>(
+        loader: &mut Loader<'_, O>,
+        name: &str,
+        width: usize,
+        eps: f32,
+        site: Option<u32>,
+    ) -> Result<Self> {
         let gamma = loader.tensor(&format!("{name}.weight"), &[width], Kind::Norm)?;
         let beta = loader.tensor(&format!("{name}.bias"), &[width], Kind::Norm)?;
         Ok(LayerNorm { gamma, beta, eps, site })
@@ -31,7 +38,7 @@ impl LayerNorm {
         x: &O::Buf,
         residual: &O::Buf,
     ) -> (O::Buf, NormSaved<O::Buf>) {
-        let dropout = pass.hidden_dropout(self.site);
+        let dropout = self.dropout(pass);
         pass.ops.layer_norm_forward(x, Some(residual), pass.texts, dropout, self.norm(pass))
     }
 
@@ -45,8 +52,7 @@ impl LayerNorm {
         grads: &mut Gradients<O>,
     ) -> Branches<O::Buf> {
         let d_sum = self.backward(pass, d_y, saved, grads);
-        let d_x =
-            pass.hidden_dropout(self.site).map(|dropout| pass.ops.dropout_backward(&d_sum, pass.texts, dropout, width));
+        let d_x = self.dropout(pass).map(|dropout| pass.ops.dropout_backward(&d_sum, pass.texts, dropout, width));
         Branches { dropped: d_x, d_residual: d_sum }
     }
 
@@ -65,6 +71,10 @@ impl LayerNorm {
     ) -> O::Buf {
         let (d_gamma, d_beta) = grads.pair(self.gamma, self.beta);
         pass.ops.layer_norm_backward(d_y, saved, self.norm(pass), d_gamma, d_beta)
+    }
+
+    fn dropout<O: Ops>(&self, pass: Pass<'_, O>) -> Option<Dropout> {
+        self.site.and_then(|site| pass.hidden_dropout(site))
     }
 
     fn norm<'a, O: Ops>(&self, pass: Pass<'a, O>) -> Norm<'a, O::Buf> {

@@ -1,4 +1,4 @@
-//! What MPNet does otherwise than BERT: positions that skip padding, and a bias by distance in every attention.
+//! What MPNet does otherwise than RoBERTa: a bias by distance in every attention.
 //!
 //! Source: `transformers`, `models/mpnet/modeling_mpnet.py`; the buckets are those of T5.
 
@@ -10,45 +10,23 @@ use super::json_file::JsonFile;
 use super::loader::Loader;
 use super::params::{Kind, ParamId, Parameters};
 use crate::Result;
-use crate::text::Batch;
 
 /// The padding token, and the row of the position table that stands for it. `transformers` has the number in its code
 /// and does not read `pad_token_id`.
 pub const PADDING: u32 = 1;
-/// Position of the first token of a text.
-pub const FIRST_POSITION: u32 = PADDING + 1;
 /// `transformers` computes with 32 buckets whatever `config.json` says.
 const BUCKETS: usize = 32;
 /// Distances from here on share the last bucket.
 const MAX_DISTANCE: f32 = 128.0;
 
 /// Refuses what cannot be computed.
-pub fn check_config(file: &JsonFile, positions: usize) -> Result<()> {
+pub fn check_config(file: &JsonFile) -> Result<()> {
     let buckets = file.size("relative_attention_num_buckets")?.unwrap_or(BUCKETS);
     if buckets != BUCKETS {
         let problem = format!("`relative_attention_num_buckets` is {buckets}; supported is {BUCKETS}");
         return Err(file.error(problem, None));
     }
-    if positions <= FIRST_POSITION as usize {
-        let problem = format!("`max_position_embeddings` is {positions}; MPNet needs at least {}", FIRST_POSITION + 1);
-        return Err(file.error(problem, None));
-    }
     Ok(())
-}
-
-/// Position of each token: 1 + the number of tokens of its text up to it that are not padding. A literal `<pad>` in a
-/// text has position 1.
-pub fn position_ids(batch: &Batch) -> Vec<u32> {
-    let texts = batch.ragged();
-    let mut positions = Vec::with_capacity(batch.n_tokens());
-    for text in 0..batch.n_texts() {
-        let mut seen = 0;
-        for &id in &batch.ids[texts.range(text)] {
-            seen += u32::from(id != PADDING);
-            positions.push(if id == PADDING { PADDING } else { PADDING + seen });
-        }
-    }
-    positions
 }
 
 /// The bias by distance that all layers share.

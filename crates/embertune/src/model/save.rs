@@ -19,8 +19,16 @@ use crate::{Error, Result};
 
 /// Files of the base model that are written as they were. They lie in memory, so that the base may change or vanish
 /// during a long training.
-const TOKENIZER_FILES: [&str; 5] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "added_tokens.json"];
+const TOKENIZER_FILES: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+];
 const CONFIG: &str = "config.json";
 
 /// Largest difference of a vector's element between the model in memory and the folder. They run the same program on the

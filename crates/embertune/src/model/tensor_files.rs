@@ -1,17 +1,23 @@
-//! The safetensors files of a folder: one file or several shards, read tensor by tensor; weights are written as F32.
+//! The files of weights in a folder, read tensor by tensor: safetensors, or PyTorch's `.bin` where there are none; one file or
+//! several shards. Weights are written as safetensors, F32.
 //!
 //! Tensors are read with plain file reads rather than through a memory map: each is converted once anyway, and a file
 //! that shrinks meanwhile then gives an error instead of a crash.
+
+mod pickle;
+mod state_dict;
+mod zip;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 
 use super::json_file::JsonFile;
@@ -22,36 +28,49 @@ const LENGTH_BYTES: u64 = 8;
 /// The header may not be longer; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The tensors in the safetensors files of a folder.
+/// The tensors in the files of a folder.
 pub struct TensorFiles {
     folder: PathBuf,
-    tensors: BTreeMap<String, Stored>,
+    tensors: Tensors,
 }
 
+type Tensors = BTreeMap<String, Stored>;
+
+/// Where a tensor is. What it says has been checked against the length of the file.
 struct Stored {
     path: PathBuf,
-    /// Where the data of the file begin.
-    data_start: u64,
-    info: TensorInfo,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Bytes of the file from its first value to its last.
+    range: Range<u64>,
+    /// Values from one index to the next, for each dimension; `None` where they are in order without gaps.
+    strides: Option<Vec<usize>>,
 }
 
 impl TensorFiles {
-    /// Reads the headers of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+    /// Reads the headers of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists; where there is
+    /// neither, of `pytorch_model.bin` in the same two ways.
     ///
     /// # Errors
     /// If there are none, or a header is broken or does not fit its file.
     pub fn open(folder: &Path) -> Result<Self> {
-        let single = folder.join("model.safetensors");
-        let index = folder.join("model.safetensors.index.json");
-        let mut tensors = BTreeMap::new();
-        if single.exists() {
-            read_header(&single, &mut tensors)?;
-        } else if index.exists() {
-            read_shards(folder, &JsonFile::read(&index)?, &mut tensors)?;
-        } else {
-            return Err(no_weights(folder));
+        let mut tensors = Tensors::new();
+        for (name, read) in [("model.safetensors", read_header as ReadFile), ("pytorch_model.bin", state_dict::read)] {
+            let (single, index) = (folder.join(name), folder.join(format!("{name}.index.json")));
+            if single.exists() {
+                add_file(&single, read, &mut tensors)?;
+            } else if index.exists() {
+                add_shards(folder, &JsonFile::read(&index)?, read, &mut tensors)?;
+            } else {
+                continue;
+            }
+            return Ok(TensorFiles { folder: folder.to_owned(), tensors });
         }
-        Ok(TensorFiles { folder: folder.to_owned(), tensors })
+        Err(Error::Model {
+            path: folder.to_owned(),
+            problem: "there is no `model.safetensors` and no `pytorch_model.bin`".to_owned(),
+            hint: Some("give the folder of a model, or its name on the hub".to_owned()),
+        })
     }
 
     /// All names, in order.
@@ -66,7 +85,7 @@ impl TensorFiles {
 
     /// Shape of a tensor, if there is one of this name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|stored| stored.info.shape.as_slice())
+        self.tensors.get(name).map(|stored| stored.shape.as_slice())
     }
 
     /// The values of a tensor. F16 and BF16 are widened.
@@ -74,8 +93,8 @@ impl TensorFiles {
     /// # Errors
     /// If there is no such tensor, or it has another type, or values that are not finite.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let (path, info, bytes) = self.bytes(name)?;
-        let dtype = info.dtype;
+        let (Stored { path, dtype, .. }, bytes) = self.bytes(name)?;
+        let dtype = *dtype;
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             let problem = format!("the tensor `{name}` has the type {dtype:?}; supported are F32, F16 and BF16");
             return Err(Error::Model { path: path.to_owned(), problem, hint: None });
@@ -92,21 +111,58 @@ impl TensorFiles {
     /// # Errors
     /// If there is no such tensor.
     pub fn read_untouched(&self, name: &str) -> Result<Untouched> {
-        let (_, info, bytes) = self.bytes(name)?;
-        Ok(Untouched { name: name.to_owned(), dtype: info.dtype, shape: info.shape.clone(), bytes })
+        let (stored, bytes) = self.bytes(name)?;
+        Ok(Untouched { name: name.to_owned(), dtype: stored.dtype, shape: stored.shape.clone(), bytes })
     }
 
-    fn bytes(&self, name: &str) -> Result<(&Path, &TensorInfo, Vec<u8>)> {
-        let Some(Stored { path, data_start, info }) = self.tensors.get(name) else {
+    fn bytes(&self, name: &str) -> Result<(&Stored, Vec<u8>)> {
+        let Some(stored) = self.tensors.get(name) else {
             return Err(broken(&self.folder, format!("the tensor `{name}` is missing")));
         };
-        let (start, end) = info.data_offsets;
-        let mut bytes = vec![0; end - start];
+        let path = &stored.path;
+        let mut bytes = vec![0; (stored.range.end - stored.range.start) as usize];
         let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-        file.seek(SeekFrom::Start(data_start + start as u64)).map_err(Error::io(path, "read"))?;
+        file.seek(SeekFrom::Start(stored.range.start)).map_err(Error::io(path, "read"))?;
         file.read_exact(&mut bytes).map_err(Error::io(path, "read"))?;
-        Ok((path, info, bytes))
+        Ok((stored, stored.in_order(bytes)))
     }
+}
+
+impl Stored {
+    /// The values of `bytes`, the tensor's range of the file, in order and without gaps.
+    fn in_order(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let Some(strides) = self.strides.as_ref().filter(|strides| !is_in_order(&self.shape, strides)) else {
+            return bytes;
+        };
+        let element = self.dtype.bitsize() / 8;
+        let mut ordered = Vec::with_capacity(self.shape.iter().product::<usize>() * element);
+        let mut index = vec![0; self.shape.len()];
+        let mut at = 0;
+        while ordered.len() < ordered.capacity() {
+            ordered.extend_from_slice(&bytes[at * element..][..element]);
+            // To the next index, the last dimension first.
+            for (dim, (&n, &stride)) in self.shape.iter().zip(strides).enumerate().rev() {
+                index[dim] += 1;
+                at += stride;
+                if index[dim] < n {
+                    break;
+                }
+                index[dim] = 0;
+                at -= n * stride;
+            }
+        }
+        ordered
+    }
+}
+
+/// Whether values with these strides lie in order and without gaps. The stride of a dimension of one index means nothing.
+fn is_in_order(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().all(|(&n, &stride)| {
+        let fits = n == 1 || stride == expected;
+        expected *= n;
+        fits
+    })
 }
 
 /// A tensor as it is in a file.
@@ -130,20 +186,21 @@ fn broken(path: &Path, problem: String) -> Error {
     Error::Model { path: path.to_owned(), problem, hint }
 }
 
-fn no_weights(folder: &Path) -> Error {
-    let bin = ["pytorch_model.bin", "pytorch_model.bin.index.json"].into_iter().find(|name| folder.join(name).exists());
-    let (problem, hint) = match bin {
-        Some(name) => (
-            format!("there is `{name}` but no `model.safetensors`; pickled weights are not read"),
-            "convert them once in Python: `AutoModel.from_pretrained(folder).save_pretrained(folder)` writes `model.safetensors`",
-        ),
-        None => ("there is no `model.safetensors`".to_owned(), "give the folder of a model, or its name on the hub"),
-    };
-    Error::Model { path: folder.to_owned(), problem, hint: Some(hint.to_owned()) }
+/// Reads where the tensors of one file are.
+type ReadFile = fn(&Path) -> Result<Vec<(String, Stored)>>;
+
+fn add_file(path: &Path, read: ReadFile, tensors: &mut Tensors) -> Result<()> {
+    for (name, stored) in read(path)? {
+        if let Some(other) = tensors.insert(name.clone(), stored) {
+            let place = if other.path == path { "there twice" } else { "also in another shard" };
+            return Err(broken(path, format!("the tensor `{name}` is {place}")));
+        }
+    }
+    Ok(())
 }
 
-/// Adds the tensors of one file. Nothing larger than the file is ever allocated for what its header claims.
-fn read_header(path: &Path, tensors: &mut BTreeMap<String, Stored>) -> Result<()> {
+/// The tensors of one safetensors file. Nothing larger than the file is ever allocated for what its header claims.
+fn read_header(path: &Path) -> Result<Vec<(String, Stored)>> {
     let mut file = File::open(path).map_err(Error::io(path, "open"))?;
     let file_len = file.metadata().map_err(Error::io(path, "read"))?.len();
     let mut length = [0; LENGTH_BYTES as usize];
@@ -166,16 +223,15 @@ fn read_header(path: &Path, tensors: &mut BTreeMap<String, Stored>) -> Result<()
         let (claimed, there) = (metadata.data_len(), file_len - data_start);
         return Err(broken(path, format!("its tensors should take {claimed} bytes, but {there} are there")));
     }
-    for (name, info) in metadata.tensors() {
-        let stored = Stored { path: path.to_owned(), data_start, info: info.clone() };
-        if tensors.insert(name.clone(), stored).is_some() {
-            return Err(broken(path, format!("the tensor `{name}` is also in another shard")));
-        }
-    }
-    Ok(())
+    let stored = metadata.tensors().into_iter().map(|(name, info)| {
+        let (start, end) = info.data_offsets;
+        let range = data_start + start as u64..data_start + end as u64;
+        (name, Stored { path: path.to_owned(), dtype: info.dtype, shape: info.shape.clone(), range, strides: None })
+    });
+    Ok(stored.collect())
 }
 
-fn read_shards(folder: &Path, index: &JsonFile, tensors: &mut BTreeMap<String, Stored>) -> Result<()> {
+fn add_shards(folder: &Path, index: &JsonFile, read: ReadFile, tensors: &mut Tensors) -> Result<()> {
     let Some(weight_map) = index.get("weight_map").and_then(Value::as_object) else {
         return Err(index.error("`weight_map` is missing".to_owned(), None));
     };
@@ -188,7 +244,7 @@ fn read_shards(folder: &Path, index: &JsonFile, tensors: &mut BTreeMap<String, S
         shards.insert(shard);
     }
     for shard in shards {
-        read_header(&folder.join(shard), tensors)?;
+        add_file(&folder.join(shard), read, tensors)?;
     }
     match weight_map.keys().find(|name| !tensors.contains_key(*name)) {
         Some(name) => Err(index.error(format!("the tensor `{name}` is in none of the shards"), None)),

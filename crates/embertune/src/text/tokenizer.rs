@@ -1,4 +1,5 @@
-//! Texts to token ids, as the model's own tokenizer makes them: from `tokenizer.json`, or built from a WordPiece `vocab.txt`.
+//! Texts to token ids, as the model's own tokenizer makes them: from `tokenizer.json` (WordPiece, byte-level BPE, Unigram), or
+//! built from a WordPiece `vocab.txt`.
 //!
 //! Truncation and padding that a `tokenizer.json` carries are switched off: a published file may say "cut at 128, pad to
 //! 128". We cut ourselves, and keep the closing separator.
@@ -11,7 +12,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, NormalizerWrapper};
+use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::{Error, Result};
 
@@ -52,10 +53,16 @@ impl Tokenizer {
         } else if vocab.exists() {
             Self::new(from_vocabulary(&vocab, &settings)?, &settings).map_err(|e| unusable(&vocab, e))
         } else {
+            let others = ["sentencepiece.bpe.model", "vocab.json"];
+            let hint = if others.iter().any(|name| folder.join(name).exists()) {
+                "write `tokenizer.json` once in Python: `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
+            } else {
+                "copy the tokenizer's files of the base model into the folder"
+            };
             Err(Error::Model {
                 path: folder.to_owned(),
                 problem: "there is no `tokenizer.json` and no `vocab.txt`".to_owned(),
-                hint: Some("copy the tokenizer's files of the base model into the folder".to_owned()),
+                hint: Some(hint.to_owned()),
             })
         }
     }
@@ -66,6 +73,11 @@ impl Tokenizer {
         if let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.get_normalizer() {
             let normalizer = settings.apply_to(normalizer);
             inner.with_normalizer(Some(normalizer))?;
+        }
+        if let (Some(PreTokenizerWrapper::ByteLevel(bytes)), true) = (inner.get_pre_tokenizer(), settings.is_roberta) {
+            let bytes =
+                bytes.add_prefix_space(settings.tokenizer_config["add_prefix_space"].as_bool().unwrap_or(false));
+            inner.with_pre_tokenizer(Some(bytes));
         }
         let probe = inner.encode("a", true)?;
         let special = probe.get_special_tokens_mask();
@@ -133,11 +145,13 @@ fn unusable(path: &Path, reason: impl std::fmt::Display) -> Error {
     }
 }
 
-/// What `tokenizer_config.json`, `special_tokens_map.json` and `config.json` say about a WordPiece tokenizer.
+/// What `tokenizer_config.json`, `special_tokens_map.json` and `config.json` say about a tokenizer.
 struct Settings {
     tokenizer_config: Value,
     special_tokens_map: Value,
     is_mpnet: bool,
+    /// Whether a space before the first word depends on `tokenizer_config.json` alone, as `transformers` has it.
+    is_roberta: bool,
 }
 
 impl Settings {
@@ -149,7 +163,8 @@ impl Settings {
             class => class.starts_with("MPNet"),
         };
         let special_tokens_map = json_or_null(folder.join("special_tokens_map.json"))?;
-        Ok(Settings { tokenizer_config, special_tokens_map, is_mpnet })
+        let is_roberta = class.starts_with("Roberta");
+        Ok(Settings { tokenizer_config, special_tokens_map, is_mpnet, is_roberta })
     }
 
     /// `normalizer` with what `tokenizer_config.json` says otherwise, which counts more for `transformers` too.

@@ -43,8 +43,8 @@ fn truncate(folder: &Path, len: u64) {
 
 #[test]
 fn other_model_types_are_refused_with_the_supported_ones() {
-    check(&["config.json", "`model_type` is `roberta`", "`bert` and `mpnet`"], |folder| {
-        edit(folder, "config.json", |config| config["model_type"] = json!("roberta"));
+    check(&["config.json", "`model_type` is `electra`", "`bert`, `mpnet`, `roberta`, `xlm-roberta`"], |folder| {
+        edit(folder, "config.json", |config| config["model_type"] = json!("electra"));
     });
     check(&["`model_type` is `missing`"], |folder| {
         edit(folder, "config.json", |config| config["model_type"] = json!(null));
@@ -55,6 +55,12 @@ fn other_model_types_are_refused_with_the_supported_ones() {
 fn settings_that_change_the_numbers_are_refused() {
     let cases = [
         ("position_embedding_type", json!("relative_key"), "`position_embedding_type` is `relative_key`"),
+        ("position_embedding_type", json!("alibi"), "`position_embedding_type` is `alibi`"),
+        ("feed_forward_type", json!("geglu"), "`feed_forward_type` is `geglu`"),
+        ("auto_map", json!({"AutoModel": "modeling.New"}), "Python code of its own"),
+        ("pad_token_id", json!(-1), "`pad_token_id` is -1, it should be a token of 0 to 1996"),
+        ("pad_token_id", json!(1997), "`pad_token_id` is 1997"),
+        ("is_encoder_decoder", json!(true), "`is_encoder_decoder` is true"),
         ("hidden_act", json!("quick_gelu"), "`hidden_act` is `quick_gelu`"),
         ("hidden_act", json!(3), "`hidden_act` is 3, it should be a text"),
         ("is_decoder", json!(true), "`is_decoder` is true"),
@@ -68,6 +74,25 @@ fn settings_that_change_the_numbers_are_refused() {
     ];
     for (key, value, expected) in cases {
         check(&["config.json", expected], |folder| edit(folder, "config.json", |config| config[key] = value));
+    }
+    let other_cases = [
+        ("tiny-roberta", "position_embedding_type", json!("rotary"), "`position_embedding_type` is `rotary`"),
+        ("tiny-roberta", "is_decoder", json!(true), "`is_decoder` is true"),
+        (
+            "tiny-roberta",
+            "max_position_embeddings",
+            json!(2),
+            "`max_position_embeddings` is 2; the model needs at least 3",
+        ),
+        ("tiny-distilbert", "dim", json!(null), "`dim` is missing"),
+        ("tiny-distilbert", "n_heads", json!(5), "`dim` 32 is not a multiple of `n_heads` 5"),
+        ("tiny-distilbert", "activation", json!("mish"), "`activation` is `mish`"),
+        ("tiny-distilbert", "attention_dropout", json!(2), "`attention_dropout` is 2"),
+    ];
+    for (model, key, value, expected) in other_cases {
+        check_model(model, &["config.json", expected], |folder| {
+            edit(folder, "config.json", |config| config[key] = value);
+        });
     }
     check_model("tiny-mpnet", &["`relative_attention_num_buckets` is 64"], |folder| {
         edit(folder, "config.json", |config| config["relative_attention_num_buckets"] = json!(64));
@@ -143,8 +168,10 @@ fn truncated_and_lying_weight_files_are_errors() {
 
 #[test]
 fn missing_weights_are_errors_with_a_hint() {
-    check(&["there is no `model.safetensors`"], |folder| remove(folder, "model.safetensors"));
-    check(&["there is `pytorch_model.bin` but no `model.safetensors`", "save_pretrained"], |folder| {
+    check(&["there is no `model.safetensors` and no `pytorch_model.bin`"], |folder| {
+        remove(folder, "model.safetensors")
+    });
+    check(&["pytorch_model.bin: cannot be used as an archive"], |folder| {
         let (old, new) = (folder.join("model.safetensors"), folder.join("pytorch_model.bin"));
         fs::rename(old, new).expect("another name");
     });

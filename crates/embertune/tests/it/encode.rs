@@ -1,5 +1,6 @@
 //! Embeddings and hidden states against PyTorch's, on both devices.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use embertune::model::{DropoutRates, Overrides, mpnet};
@@ -8,9 +9,20 @@ use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
 use embertune_kernels::ops::Pooling;
 use embertune_kernels::reference::Reference;
+use serde_json::Value;
 
 use crate::golden;
 use crate::models::{POOLINGS, batch, difference, largest, load, pooled, texts, tokenize};
+
+/// Golden files, the models in them, and the poolings of each.
+const SETS: [(&str, &[&str], &[(Pooling, &str)]); 2] = [
+    ("encode", &["tiny-bert", "tiny-mpnet"], &POOLINGS),
+    (
+        "models",
+        &["tiny-roberta", "tiny-xlm-roberta", "tiny-distilbert"],
+        &[(Pooling::Cls, "cls"), (Pooling::Mean, "mean")],
+    ),
+];
 
 /// Between normalised embeddings. Correct f32 programs differ by 2e-7; a wrong epsilon of LayerNorm gives 2.9e-5.
 const NORMALIZED: f32 = 5e-6;
@@ -36,25 +48,39 @@ fn embeddings_of_tiny_models_equal_pytorch_in_every_pooling() {
     check_tiny(Cpu::new);
 }
 
+fn values(set: &str) -> Option<(Value, BTreeMap<String, golden::Tensor>)> {
+    Some((golden::json(&format!("{set}.json"))?, golden::tensors(&format!("{set}.safetensors"))?))
+}
+
 fn check_tiny<O: Ops>(ops: impl Fn() -> O) {
-    let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
-        return;
-    };
+    for (set, names, poolings) in SETS {
+        let Some((json, tensors)) = values(set) else { continue };
+        for name in names {
+            check_poolings(&ops, &json, &tensors, name, poolings);
+        }
+    }
+}
+
+fn check_poolings<O: Ops>(
+    ops: &impl Fn() -> O,
+    json: &Value,
+    tensors: &BTreeMap<String, golden::Tensor>,
+    name: &str,
+    poolings: &[(Pooling, &str)],
+) {
     let texts = texts(&json["texts"]);
-    for name in ["tiny-bert", "tiny-mpnet"] {
-        let Some(folder) = golden::golden(name) else { return };
-        for (pooling, pooling_name) in POOLINGS {
-            for (normalize, end) in [(false, ""), (true, "/norm")] {
-                let model = load(ops(), &folder, &pooled(pooling, normalize));
-                for length in [64, 16] {
-                    let case = format!("{name}/len{length}/{pooling_name}{end}");
-                    let (shape, expected) = &tensors[&case];
-                    assert_eq!(shape[..], [texts.len(), model.dim()], "{case}");
-                    let actual = model.encode(&batch(&tokenize(&model, &texts, Some(length))));
-                    let allowed = if normalize { NORMALIZED } else { UNNORMALIZED * largest(expected) };
-                    let difference = difference(&actual, expected);
-                    assert!(difference <= allowed, "{case}: {difference:e}");
-                }
+    let Some(folder) = golden::golden(name) else { return };
+    for &(pooling, pooling_name) in poolings {
+        for (normalize, end) in [(false, ""), (true, "/norm")] {
+            let model = load(ops(), &folder, &pooled(pooling, normalize));
+            for length in [64, 16] {
+                let case = format!("{name}/len{length}/{pooling_name}{end}");
+                let (shape, expected) = &tensors[&case];
+                assert_eq!(shape[..], [texts.len(), model.dim()], "{case}");
+                let actual = model.encode(&batch(&tokenize(&model, &texts, Some(length))));
+                let allowed = if normalize { NORMALIZED } else { UNNORMALIZED * largest(expected) };
+                let difference = difference(&actual, expected);
+                assert!(difference <= allowed, "{case}: {difference:e}");
             }
         }
     }
@@ -67,12 +93,21 @@ fn hidden_states_of_every_layer_equal_pytorch() {
 }
 
 fn check_hidden<O: Ops>(ops: impl Fn() -> O) {
-    let (Some(json), Some(tensors)) = (golden::json("encode.json"), golden::tensors("encode.safetensors")) else {
-        return;
-    };
+    for (set, names, _) in SETS {
+        let Some((json, tensors)) = values(set) else { continue };
+        check_hidden_of(&ops, &json, &tensors, names);
+    }
+}
+
+fn check_hidden_of<O: Ops>(
+    ops: &impl Fn() -> O,
+    json: &Value,
+    tensors: &BTreeMap<String, golden::Tensor>,
+    names: &[&str],
+) {
     let texts = texts(&json["texts"]);
     let mut n_checked = 0;
-    for name in ["tiny-bert", "tiny-mpnet"] {
+    for name in names {
         let Some(folder) = golden::golden(name) else { return };
         let model = load(ops(), &folder, &Overrides::default());
         for length in [64, 16] {
@@ -139,6 +174,20 @@ fn check_real<O: Ops>(name: &str, ops: O, tolerance: f32) {
     let difference = difference(&actual, &tensors[&format!("{name}/published")].1);
     eprintln!("{name}: largest difference {difference:e}");
     assert!(difference <= tolerance, "{name}: {difference:e}");
+}
+
+#[test]
+fn a_prefix_of_the_names_changes_no_vector() {
+    let Some(base) = golden::golden("tiny-roberta") else { return };
+    let copy = crate::folders::copy(&base);
+    crate::folders::edit_weights(copy.path(), |tensors| {
+        tensors.iter_mut().for_each(|tensor| tensor.0.insert_str(0, "roberta."))
+    });
+    let vectors = |folder: &Path| {
+        let model = load(Cpu::new(), folder, &Overrides::default());
+        model.encode(&batch(&tokenize(&model, &["hello world"], None)))
+    };
+    assert_eq!(vectors(&base), vectors(copy.path()));
 }
 
 /// The loader says what it leaves out, once.

@@ -37,19 +37,31 @@ const KEY_BIAS: f32 = 2e-6;
 fn gradients_of_tiny_models_equal_pytorch_by_name() {
     for (pooling, pooling_name) in [(Pooling::Mean, "mean"), (Pooling::Cls, "cls")] {
         for name in ["tiny-bert", "tiny-mpnet"] {
-            check_tiny(Reference::<f32>::new(), name, pooling, pooling_name);
-            check_tiny(Cpu::new(), name, pooling, pooling_name);
+            let Some(json) = golden::json("gradients.json") else { return };
+            check_tiny(Reference::<f32>::new(), "gradients", &json, name, pooling, pooling_name);
+            check_tiny(Cpu::new(), "gradients", &json, name, pooling, pooling_name);
         }
     }
 }
 
-fn check_tiny<O: Ops>(ops: O, name: &str, pooling: Pooling, pooling_name: &str) {
-    let (Some(json), Some(tensors)) = (golden::json("gradients.json"), golden::tensors("gradients.safetensors")) else {
-        return;
-    };
+#[test]
+fn gradients_of_other_architectures_equal_pytorch_by_name() {
+    let Some(json) = golden::json("models.json") else { return };
+    for (name, pooling, pooling_name) in [
+        ("tiny-roberta", Pooling::Mean, "mean"),
+        ("tiny-xlm-roberta", Pooling::Cls, "cls"),
+        ("tiny-distilbert", Pooling::Mean, "mean"),
+    ] {
+        check_tiny(Reference::<f32>::new(), "models", &json["gradients"], name, pooling, pooling_name);
+        check_tiny(Cpu::new(), "models", &json["gradients"], name, pooling, pooling_name);
+    }
+}
+
+fn check_tiny<O: Ops>(ops: O, set: &str, json: &Value, name: &str, pooling: Pooling, pooling_name: &str) {
+    let Some(tensors) = golden::tensors(&format!("{set}.safetensors")) else { return };
     let Some(folder) = golden::golden(name) else { return };
     let case = format!("{name}/{pooling_name}");
-    let run = Run::of_golden_batch(&load(ops, &folder, &pooled(pooling, true)), &json, name, 0.02);
+    let run = Run::of_golden_batch(&load(ops, &folder, &pooled(pooling, true)), json, name, 0.02);
     run.check_totals(&json["cases"][&case], &USUAL);
 
     let of_model = USUAL.of_model * run.largest();
@@ -164,7 +176,7 @@ fn hash_uniform(seed: u64, name: &str) -> impl Iterator<Item = f64> {
 }
 
 fn is_key_bias(tensor: &str) -> bool {
-    tensor.ends_with("key.bias") || tensor.ends_with("attn.k.bias")
+    ["key.bias", "attn.k.bias", "k_lin.bias"].iter().any(|end| tensor.ends_with(end))
 }
 
 fn norm(values: &[f32]) -> f64 {

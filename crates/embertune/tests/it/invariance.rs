@@ -11,7 +11,7 @@ use crate::models::{batch, difference, load, texts, tokenize};
 
 /// A matrix product may sum in another order for another number of rows.
 const ROUNDING: f32 = 1e-6;
-const MODELS: [&str; 2] = ["tiny-bert", "tiny-mpnet"];
+const MODELS: [&str; 5] = ["tiny-bert", "tiny-mpnet", "tiny-roberta", "tiny-xlm-roberta", "tiny-distilbert"];
 
 fn for_each_model(check: impl Fn(&EmbeddingModel<Cpu>, &[Tokens])) {
     let Some(json) = golden::json("encode.json") else { return };
@@ -78,6 +78,35 @@ fn dropout_depends_on_the_key_of_a_text_and_not_on_its_batch() {
             assert!(difference(&alone(1000), row) > 1e-3, "text {i}");
         }
     });
+}
+
+/// With embeddings of zero and a feed-forward part of zero, dropout after the attention is the only one that could change
+/// anything. DistilBERT has none there.
+#[test]
+fn only_distilbert_drops_nothing_after_the_attention() {
+    for (name, is_dropped) in
+        [("tiny-bert", true), ("tiny-mpnet", true), ("tiny-roberta", true), ("tiny-distilbert", false)]
+    {
+        let Some(folder) = golden::golden(name) else { return };
+        let mut model = load(Reference::<f64>::new(), &folder, &Overrides::default());
+        let is_zeroed = |name: &str| {
+            let feed_forward = ["ffn.lin2", ".output.dense"].iter().any(|part| name.contains(part));
+            name.starts_with("embeddings.LayerNorm") || feed_forward && !name.contains("attention")
+        };
+        let mut n_zeroed = 0;
+        for param in &mut model.parameters_mut().list {
+            if is_zeroed(&param.parts[0].name) {
+                param.value.fill(0.0);
+                n_zeroed += 1;
+            }
+        }
+        let ops = model.shared_ops();
+        model.parameters_mut().repack(&ops);
+        assert!(n_zeroed >= 6, "{name}: {n_zeroed}");
+        let batch = batch(&tokenize(&model, &["boundary layer"], None));
+        let (dropped, _) = model.forward(&batch, DropoutRates { hidden: 0.5, attention: 0.0 });
+        assert_eq!(dropped != model.encode(&batch), is_dropped, "{name}");
+    }
 }
 
 /// The gradient under dropout is that of the masked network: it predicts how a small step changes the loss.

@@ -3,7 +3,9 @@
 use std::fs;
 
 use embertune::text::Tokenizer;
+use serde_json::{Value, json};
 
+use crate::folders;
 use crate::golden;
 use crate::models::{ids, texts};
 
@@ -16,6 +18,45 @@ fn token_ids_equal_those_of_transformers() {
         for length in [64, 16] {
             check_ids(&folder, &json["texts"], &json["ids"][format!("{name}/len{length}")], length);
         }
+    }
+}
+
+#[test]
+fn token_ids_of_byte_level_bpe_and_unigram_equal_those_of_transformers() {
+    let Some(json) = golden::json("models.json") else { return };
+    for name in ["tiny-roberta", "tiny-xlm-roberta", "tiny-distilbert"] {
+        let Some(folder) = golden::golden(name) else { return };
+        for length in [64, 16] {
+            check_ids(&folder, &json["texts"], &json["ids"][format!("{name}/len{length}")], length);
+        }
+    }
+}
+
+/// `transformers` reads it from `tokenizer_config.json` alone, whatever `tokenizer.json` says; false where it is missing.
+#[test]
+fn a_space_before_the_first_word_is_the_decision_of_the_tokenizer_config() {
+    let Some(folder) = golden::golden("tiny-roberta") else { return };
+    for in_tokenizer in [false, true] {
+        for (in_config, expected) in [(json!(null), false), (json!(false), false), (json!(true), true)] {
+            let copy = folders::copy(&folder);
+            let spaced = |tokenizer: &mut Value| tokenizer["pre_tokenizer"]["add_prefix_space"] = json!(in_tokenizer);
+            folders::edit(copy.path(), "tokenizer.json", spaced);
+            folders::edit(copy.path(), "tokenizer_config.json", |config| {
+                config["add_prefix_space"] = in_config.clone()
+            });
+            let tokens = load(copy.path()).encode(&["library", " library"], "", 64).expect("ids");
+            assert_eq!(tokens[0].ids == tokens[1].ids, expected, "{in_tokenizer} and {in_config}");
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_that_is_not_read_has_a_hint() {
+    for (name, expected) in [("sentencepiece.bpe.model", "AutoTokenizer"), ("other", "of the base model")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join(name), "").expect("a file");
+        let error = Tokenizer::load(folder.path()).err().expect("an error");
+        assert!(error.hint().expect("a hint").contains(expected), "{name}: {:?}", error.hint());
     }
 }
 
@@ -107,7 +148,7 @@ fn load(folder: &std::path::Path) -> Tokenizer {
     Tokenizer::load(folder).expect("a tokenizer")
 }
 
-fn check_ids(folder: &std::path::Path, json_texts: &serde_json::Value, expected: &serde_json::Value, length: usize) {
+fn check_ids(folder: &std::path::Path, json_texts: &Value, expected: &Value, length: usize) {
     let texts = texts(json_texts);
     let tokens = load(folder).encode(&texts, "", length).expect("ids");
     for ((tokens, expected), text) in tokens.iter().zip(ids(expected)).zip(&texts) {

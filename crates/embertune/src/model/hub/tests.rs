@@ -75,6 +75,53 @@ fn a_model_is_downloaded_once_and_only_what_is_needed() {
 }
 
 #[test]
+fn pickled_weights_are_downloaded_where_there_are_no_others() {
+    let (endpoint, requests) = serve(&[
+        ("config.json", "{}"),
+        ("sentencepiece.bpe.model", "words"),
+        ("pytorch_model.bin", "weights"),
+        ("2_Dense/pytorch_model.bin", "more"),
+        ("sparse_linear.pt", "no"),
+        ("onnx/pytorch_model.bin", "no"),
+    ]);
+    let temporary = tempfile::tempdir().unwrap();
+    let hub = Hub { cache: temporary.path().join("hub"), endpoint: Some(endpoint) };
+    let folder = hub.snapshot("owner/tiny", &Silent).unwrap();
+    assert_eq!(fs::read_to_string(folder.join("pytorch_model.bin")).unwrap(), "weights");
+    assert_eq!(fs::read_to_string(folder.join("2_Dense/pytorch_model.bin")).unwrap(), "more");
+    for left_out in ["sparse_linear.pt", "onnx"] {
+        assert!(!folder.join(left_out).exists(), "{left_out}");
+    }
+    let after_first = requests.load(Ordering::Relaxed);
+    assert_eq!(hub.snapshot("owner/tiny", &Silent).unwrap(), folder);
+    assert_eq!(requests.load(Ordering::Relaxed), after_first);
+}
+
+#[test]
+fn safetensors_are_preferred_folder_by_folder() {
+    let files = [
+        "pytorch_model.bin",
+        "2_Dense/pytorch_model.bin",
+        "3_Dense/model.safetensors",
+        "3_Dense/pytorch_model.bin",
+        "model-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin.index.json",
+    ];
+    let names: Vec<_> = needed(files.into_iter()).into_iter().map(|(_, file)| file).collect();
+    assert_eq!(
+        names,
+        [
+            "2_Dense/pytorch_model.bin",
+            "3_Dense/model.safetensors",
+            "model-00001-of-00001.safetensors",
+            "model.safetensors.index.json"
+        ]
+    );
+}
+
+#[test]
 fn a_snapshot_without_weights_is_completed() {
     let (endpoint, _) = serve(&[("config.json", "{}"), ("model.safetensors", "weights")]);
     let temporary = tempfile::tempdir().unwrap();
@@ -98,10 +145,10 @@ fn errors_name_the_model_and_say_what_to_do() {
     assert!(error.to_string().starts_with("owner/tiny: not in the cache"), "{error}");
     assert!(error.hint().unwrap().contains("HF_HUB_OFFLINE"));
 
-    let (endpoint, _) = serve(&[("config.json", "{}"), ("pytorch_model.bin", "pickle")]);
+    let (endpoint, _) = serve(&[("config.json", "{}"), ("tf_model.h5", "other")]);
     let online = Hub { cache: temporary.path().to_path_buf(), endpoint: Some(endpoint) };
     let error = online.snapshot("owner/tiny", &Silent).unwrap_err();
-    assert!(error.to_string().contains("no `model.safetensors`"), "{error}");
+    assert!(error.to_string().contains("no `model.safetensors` and no `pytorch_model.bin`"), "{error}");
     let error = online.snapshot("owner/missing", &Silent).unwrap_err();
     assert!(error.to_string().contains("404"), "{error}");
     assert!(error.hint().unwrap().contains("by hand"));
@@ -122,11 +169,14 @@ fn only_files_of_the_model_are_needed() {
     assert_eq!(rank("model.safetensors"), Some(Rank::Weights));
     assert_eq!(rank("model-00001-of-00002.safetensors"), Some(Rank::Part));
     assert_eq!(rank("2_Dense/model.safetensors"), Some(Rank::Part));
+    assert_eq!(rank("pytorch_model.bin.index.json"), Some(Rank::Weights));
+    assert_eq!(rank("pytorch_model-00001-of-00002.bin"), Some(Rank::Part));
     assert_eq!(rank("sentence_bert_config.json"), Some(Rank::Settings));
     for other in [
         "onnx/model.safetensors",
         "../1_x/config.json",
         "tf_model.h5",
+        "training_args.bin",
         "openvino/config.json",
         "onnx/tokenizer.json",
         "1_a/../config.json",
