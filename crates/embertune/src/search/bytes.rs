@@ -111,3 +111,32 @@ impl Search<'_> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use embertune_kernels::testing::seeded;
+
+    use super::*;
+    use crate::progress::Silent;
+
+    /// How many of 60 queries the bytes are enough for.
+    fn n_found(queries: Vec<f32>, pool: Vec<f32>) -> usize {
+        let mut found = vec![None; 60];
+        let [queries, pool] = [queries, pool].map(|values| Vectors::new(values, 32));
+        search(MultiplyBytes::emulated(), &queries, &pool, 20, &mut found, &Silent);
+        found.into_iter().flatten().count()
+    }
+
+    #[test]
+    fn bytes_are_enough_for_nearly_all_queries_even_where_vectors_lean_the_same_way() {
+        let (queries, pool) = (seeded(60 * 32, 1), seeded(5000 * 32, 2));
+        let lean = |x: &[f32]| x.iter().map(|x| 10.0 + x).collect::<Vec<f32>>();
+        assert!(n_found(lean(&queries), lean(&pool)) >= 57);
+        assert!(n_found(queries, pool) >= 57);
+    }
+
+    #[test]
+    fn queries_that_too_many_candidates_reach_are_left_for_the_next_pass() {
+        assert_eq!(n_found(seeded(60 * 32, 1), vec![0.5; 5000 * 32]), 0);
+    }
+}
