@@ -20,6 +20,7 @@ pub mod matmul;
 mod normalize;
 mod pooling;
 mod rows;
+pub mod scan;
 mod scatter;
 
 pub use buffer::Buffer;

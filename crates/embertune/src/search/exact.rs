@@ -1,21 +1,17 @@
-//! Exact search: every query against every candidate by dot product, in blocks, with a running list of the best per query.
+//! Exact search: every query against every candidate by dot product, with a running list of the best per query.
 //!
-//! The score matrix of a real pool (10,000 queries by a million candidates: 40 GB) never exists; one block of it does at a time.
+//! The score matrix of a real pool (10,000 queries by a million candidates: 40 GB) never exists. A first pass makes approximate
+//! scores whose error is bounded, from one byte per element or in blocks of f32 products; what cannot be among the best is
+//! dropped. The rest is scored by one f32 dot product per pair, always the same, so that hits and scores depend on neither
+//! the first pass, nor the blocks, nor the number of threads.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
-use embertune_kernels::cpu::matmul::matmul_nt;
-use rayon::prelude::*;
+use embertune_kernels::cpu::scan::MultiplyBytes;
 
+use super::{bytes, products};
 use crate::embed::Vectors;
 use crate::progress::Progress;
-
-/// Queries per block. Together with [`CANDIDATES`] it bounds the scores in memory to 4 MB, which the second-level caches of a
-/// few cores hold, and is large enough that the product runs at full speed.
-const QUERIES: usize = 256;
-/// Candidates per block.
-const CANDIDATES: usize = 4096;
 
 /// A candidate that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,13 +24,30 @@ pub struct Hit {
 
 impl Hit {
     /// A score that is no number becomes the lowest, so that every two hits have an order.
-    fn new(row: u32, score: f32) -> Hit {
+    pub(super) fn new(row: u32, score: f32) -> Hit {
         Hit { row, score: if score.is_nan() { f32::NEG_INFINITY } else { score } }
     }
 
     /// Best first: by score, higher first, then by row, lower first.
-    fn order(&self, other: &Hit) -> Ordering {
+    pub(super) fn order(&self, other: &Hit) -> Ordering {
         other.score.partial_cmp(&self.score).unwrap_or(Ordering::Equal).then(self.row.cmp(&other.row))
+    }
+}
+
+/// How the first pass computes scores. The hits are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstPass {
+    /// Products in f32.
+    Products,
+    /// Products of bytes where there are enough queries and candidates, so that coding them pays. Queries whose candidates the
+    /// bytes don't tell apart are searched by [`FirstPass::Products`].
+    Bytes(MultiplyBytes),
+}
+
+impl FirstPass {
+    /// The fastest on this machine.
+    pub fn fastest() -> FirstPass {
+        MultiplyBytes::native().map_or(FirstPass::Products, FirstPass::Bytes)
     }
 }
 
@@ -48,77 +61,27 @@ impl Hit {
 /// # Panics
 /// Where the dims differ.
 pub fn top_k(queries: &Vectors, pool: &Vectors, k: usize, progress: &dyn Progress) -> Vec<Vec<Hit>> {
-    assert_eq!(queries.dim, pool.dim, "dim of the queries and of the pool");
-    let dim = queries.dim;
-    progress.start("searching", queries.n_rows() as u64);
-    let mut found = Vec::with_capacity(queries.n_rows());
-    let mut scores = vec![0.0; QUERIES * CANDIDATES];
-    for block in queries.values.chunks(QUERIES * dim) {
-        let n_queries = block.len() / dim;
-        let mut best: Vec<_> = (0..n_queries).map(|_| Best::new(k.min(pool.n_rows()))).collect();
-        for (i, candidates) in pool.values.chunks(CANDIDATES * dim).enumerate() {
-            let n_candidates = candidates.len() / dim;
-            let scores = &mut scores[..n_queries * n_candidates];
-            matmul_nt(scores, block, candidates, n_queries, n_candidates, dim);
-            best.par_iter_mut().zip(scores.par_chunks(n_candidates)).for_each(|(best, scores)| {
-                for (j, &score) in scores.iter().enumerate() {
-                    best.offer(Hit::new((i * CANDIDATES + j) as u32, score));
-                }
-            });
-        }
-        found.extend(best.into_iter().map(Best::into_sorted));
-        progress.advance(n_queries as u64);
-    }
-    progress.finish();
-    found
+    top_k_by(FirstPass::fastest(), queries, pool, k, progress)
 }
 
-/// The best `k` hits so far: a heap whose top is the worst of them.
-struct Best {
+/// [`top_k`] with this first pass.
+///
+/// # Panics
+/// Where the dims differ.
+pub fn top_k_by(
+    first_pass: FirstPass,
+    queries: &Vectors,
+    pool: &Vectors,
     k: usize,
-    heap: BinaryHeap<Ranked>,
-}
-
-struct Ranked(Hit);
-
-impl Ord for Ranked {
-    fn cmp(&self, other: &Ranked) -> Ordering {
-        self.0.order(&other.0)
+    progress: &dyn Progress,
+) -> Vec<Vec<Hit>> {
+    assert_eq!(queries.dim, pool.dim, "dim of the queries and of the pool");
+    progress.start("searching", queries.n_rows() as u64);
+    let mut found = vec![None; queries.n_rows()];
+    if let FirstPass::Bytes(how) = first_pass {
+        bytes::search(how, queries, pool, k, &mut found, progress);
     }
-}
-
-impl PartialOrd for Ranked {
-    fn partial_cmp(&self, other: &Ranked) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ranked {
-    fn eq(&self, other: &Ranked) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Ranked {}
-
-impl Best {
-    fn new(k: usize) -> Best {
-        Best { k, heap: BinaryHeap::with_capacity(k) }
-    }
-
-    /// Hits come in the order of their rows.
-    fn offer(&mut self, hit: Hit) {
-        if self.heap.len() < self.k {
-            self.heap.push(Ranked(hit));
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && hit.score > worst.0.score
-        {
-            // An equal score would come after the worst, since its row is higher.
-            *worst = Ranked(hit);
-        }
-    }
-
-    fn into_sorted(self) -> Vec<Hit> {
-        self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
-    }
+    products::search(queries, pool, k, &mut found, progress);
+    progress.finish();
+    found.into_iter().map(Option::unwrap_or_default).collect()
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use embertune::embed::Vectors;
 use embertune::progress::Silent;
+use embertune::search::exact::{FirstPass, top_k_by};
 use embertune::search::{Hit, top_k};
+use embertune_kernels::cpu::scan::{MultiplyBytes, dots};
 use embertune_kernels::dropout::splitmix64;
+use embertune_kernels::testing::seeded;
 
 use crate::golden::{self, Tensor};
 use crate::said::Said;
@@ -21,13 +24,14 @@ fn integers(n_rows: usize, dim: usize, seed: u64) -> Vectors {
 }
 
 fn brute_force(queries: &Vectors, pool: &Vectors, k: usize) -> Vec<Vec<Hit>> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum();
+    let rows: Vec<u32> = (0..pool.n_rows() as u32).collect();
     let of_query = |query: usize| {
-        let mut hits: Vec<_> = (0..pool.n_rows())
-            .map(|row| Hit { row: row as u32, score: dot(queries.row(query), pool.row(row)) })
-            .collect();
+        let mut scores = vec![0.0; rows.len()];
+        dots(queries.row(query), &pool.values, &rows, &mut scores);
+        let lowest = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
+        let mut hits: Vec<_> = rows.iter().zip(scores).map(|(&row, s)| Hit { row, score: lowest(s) }).collect();
         // A stable sort keeps the rows of equal scores in order.
-        hits.sort_by(|a, b| b.score.total_cmp(&a.score));
+        hits.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap());
         hits.truncate(k);
         hits
     };
@@ -52,6 +56,79 @@ fn search_equals_brute_force_with_ties_in_the_order_of_rows() {
     }
 }
 
+/// Every first pass that this machine has.
+fn first_passes() -> Vec<FirstPass> {
+    let native = MultiplyBytes::native().map(FirstPass::Bytes);
+    [Some(FirstPass::Products), native, Some(FirstPass::Bytes(MultiplyBytes::emulated()))]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Bit for bit what brute force finds, by every first pass.
+fn check(what: &str, queries: &Vectors, pool: &Vectors, ks: &[usize]) {
+    for &k in ks {
+        let expected = brute_force(queries, pool, k);
+        for first_pass in first_passes() {
+            let found = top_k_by(first_pass, queries, pool, k, &Silent);
+            assert_eq!(found.len(), expected.len());
+            for (query, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let rows = |hits: &[Hit]| hits.iter().map(|hit| (hit.row, hit.score)).collect::<Vec<_>>();
+                assert_eq!(rows(found), rows(expected), "{what}, {first_pass:?}, k {k}, query {query}");
+            }
+        }
+    }
+}
+
+/// `n` vectors, the elements of each made by `element(row, number in -1..1)`.
+fn made(n: usize, dim: usize, seed: u64, element: impl Fn(usize, f32) -> f32) -> Vectors {
+    Vectors::new(seeded(n * dim, seed).into_iter().enumerate().map(|(i, x)| element(i / dim, x)).collect(), dim)
+}
+
+/// Enough for a first pass by bytes.
+const QUERIES: usize = 50;
+const POOL: usize = 4500;
+
+#[test]
+fn every_first_pass_finds_exactly_what_brute_force_finds() {
+    for dim in [1, 7, 64, 384, 768] {
+        let [queries, pool] = [(QUERIES, 1), (POOL, 2)].map(|(n, seed)| made(n, dim, seed, |_, x| x));
+        check("plain", &queries, &pool, &[0, 1, 20, 281, 300]);
+    }
+    let [queries, pool] = [(QUERIES, 1), (POOL, 2)].map(|(n, seed)| made(n, 24, seed, |_, x| x));
+    check("all of the pool", &queries, &pool, &[POOL, POOL + 7]);
+}
+
+#[test]
+fn norms_of_all_sizes_and_vectors_that_lean_the_same_way_change_nothing() {
+    let scales = |row: usize, x: f32| x * 10_f32.powi(row as i32 % 9 - 4);
+    check("norms", &made(QUERIES, 40, 3, scales), &made(POOL, 40, 4, scales), &[1, 33]);
+    let lean = |row: usize, x: f32| 5.0 + x * 0.01 * (row % 3) as f32;
+    check("lean", &made(QUERIES, 40, 5, lean), &made(POOL, 40, 6, lean), &[10]);
+    let extreme = |row: usize, x: f32| x * [1.0, 1e19, 1e-19, 0.0, 1e-30][row % 5];
+    check("extreme", &made(QUERIES, 40, 7, extreme), &made(POOL, 40, 8, extreme), &[10]);
+}
+
+#[test]
+fn equal_vectors_zeros_and_ties_keep_the_order_of_rows() {
+    let queries = made(QUERIES, 9, 1, |_, x| x);
+    check("equal", &queries, &made(POOL, 9, 2, |_, _| 0.3), &[5]);
+    check("zeros", &queries, &made(POOL, 9, 2, |_, _| 0.0), &[5]);
+    check("zero queries", &made(QUERIES, 9, 2, |_, _| 0.0), &made(POOL, 9, 3, |_, x| x), &[5]);
+    check("ties", &integers(QUERIES, 9, 1), &integers(POOL, 9, 2), &[1, 50]);
+    // Sorted by topic: the best of a query lie side by side.
+    let topics = |row: usize, x: f32| x + if row * 9 % 400 < 30 { row as f32 / 500.0 } else { 0.0 };
+    check("topics", &queries, &made(POOL, 9, 4, topics), &[5, 100]);
+}
+
+#[test]
+fn values_that_are_no_numbers_change_nothing_for_others() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let some = |row: usize, x: f32| if row % 7 == 3 && x > 0.9 { bad } else { x };
+        check("bad", &made(QUERIES, 16, 1, some), &made(POOL, 16, 2, some), &[3, 100]);
+    }
+}
+
 #[test]
 fn nothing_is_found_in_an_empty_pool_or_for_no_queries() {
     let [some, none] = [3, 0].map(|n| integers(n, 4, 1));
@@ -69,18 +146,18 @@ fn a_score_that_is_no_number_ranks_last() {
 
 #[test]
 fn the_number_of_threads_changes_nothing_and_progress_counts_queries() {
-    let [queries, pool] = [(300, 3), (5000, 4)].map(|(n, seed)| {
-        let values = (0..n * 24).map(|i| splitmix64(seed ^ splitmix64(i)) as f32 / u64::MAX as f32 - 0.5).collect();
-        Vectors::new(values, 24)
-    });
-    let with_threads = |n| {
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-        let said = Said::default();
-        let found = threads.install(|| top_k(&queries, &pool, 30, &said));
-        assert_eq!(said.units(), 300);
-        found
-    };
-    assert_eq!(with_threads(1), with_threads(3));
+    let [queries, pool] = [(300, 3), (5000, 4)].map(|(n, seed)| made(n, 24, seed, |_, x| x));
+    for first_pass in first_passes() {
+        let with_threads = |n| {
+            let threads = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+            let said = Said::default();
+            let found = threads.install(|| top_k_by(first_pass, &queries, &pool, 30, &said));
+            assert_eq!(said.units(), 300);
+            found
+        };
+        let one = with_threads(1);
+        assert!([2, 4].into_iter().all(|n| with_threads(n) == one), "{first_pass:?}");
+    }
 }
 
 /// Vectors that a golden file holds under `name`.
