@@ -62,6 +62,42 @@ def read_batches(path, batch, max_steps):
     return [list(zip(*rows[i * batch : (i + 1) * batch])) for i in range(steps)]
 
 
+class Training:
+    """A model in training: `tokenize` the columns of a batch, then take a `step` with them."""
+
+    def __init__(self, model, total_steps, lr=2e-5, temperature=0.02, warmup_ratio=0.1, dtype="f32", dropout="off"):
+        self.model = model
+        model.train(dropout == "as-is")
+        self.loss_function = MultipleNegativesRankingLoss(model, scale=1 / temperature)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
+        )
+        self.warmup_steps = math.ceil(warmup_ratio * total_steps)
+        self.schedule = get_linear_schedule_with_warmup(self.optimizer, self.warmup_steps, total_steps)
+        self.autocast = contextlib.nullcontext if dtype == "f32" else lambda: torch.autocast("cpu", torch.bfloat16)
+
+    def tokenize(self, columns, query_max=64, passage_max=256):
+        """The features of (queries, positives, negatives), each column padded to its longest text."""
+        return [
+            dict(self.model.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"))
+            for texts, limit in zip(columns, (query_max, passage_max, passage_max))
+        ]
+
+    def step(self, features):
+        """One optimizer step: its loss, gradient norm before it is cut, and learning rate."""
+        # The model writes its outputs into the dictionaries that it gets.
+        features = [dict(column) for column in features]
+        with self.autocast():
+            loss = self.loss_function(features, None)
+        self.optimizer.zero_grad()
+        loss.backward()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        lr = self.schedule.get_last_lr()[0]
+        self.optimizer.step()
+        self.schedule.step()
+        return {"loss": loss.item(), "grad_norm": grad_norm.item(), "lr": lr}
+
+
 def main():
     args = parse_args()
     torch.manual_seed(args.seed)
@@ -72,15 +108,7 @@ def main():
         raise SystemExit(f"{args.train}: not one full batch of {args.batch} rows")
 
     model = SentenceTransformer(args.model, device="cpu", model_kwargs={"dtype": torch.float32})
-    model.train(args.dropout == "as-is")
-    loss_function = MultipleNegativesRankingLoss(model, scale=1 / args.temperature)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, fused=True
-    )
-    warmup_steps = math.ceil(args.warmup_ratio * len(batches))
-    schedule = get_linear_schedule_with_warmup(optimizer, warmup_steps, len(batches))
-    autocast = contextlib.nullcontext if args.dtype == "f32" else lambda: torch.autocast("cpu", torch.bfloat16)
-    limits = (args.query_max, args.passage_max, args.passage_max)
+    training = Training(model, len(batches), args.lr, args.temperature, args.warmup_ratio, args.dtype, args.dropout)
 
     args.out.mkdir(parents=True, exist_ok=True)
     step_seconds, step_tokens = [], []
@@ -88,25 +116,11 @@ def main():
     with open(args.out / "losses.jsonl", "w", encoding="utf-8") as log:
         for step, columns in enumerate(batches, start=1):
             step_start = time.perf_counter()
-            features = [
-                model.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
-                for texts, limit in zip(columns, limits)
-            ]
-            tokens = sum(int(column["attention_mask"].sum()) for column in features)
-            features = [dict(column) for column in features]
-            with autocast():
-                loss = loss_function(features, None)
-            optimizer.zero_grad()
-            loss.backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            lr = schedule.get_last_lr()[0]
-            optimizer.step()
-            schedule.step()
-            record = {"step": step, "loss": loss.item(), "grad_norm": grad_norm.item(), "lr": lr}
-            log.write(json.dumps(record) + "\n")
+            features = training.tokenize(columns, args.query_max, args.passage_max)
+            step_tokens.append(sum(int(column["attention_mask"].sum()) for column in features))
+            log.write(json.dumps({"step": step, **training.step(features)}) + "\n")
             log.flush()
             step_seconds.append(time.perf_counter() - step_start)
-            step_tokens.append(tokens)
     train_seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
 
     model.eval()
@@ -115,7 +129,7 @@ def main():
     timed_seconds = sum(step_seconds[skip:])
     summary = {
         "steps": len(batches),
-        "warmup_steps": warmup_steps,
+        "warmup_steps": training.warmup_steps,
         "train_seconds": train_seconds,
         "cpu_seconds": cpu_seconds,
         "examples_per_second": args.batch * len(step_seconds[skip:]) / timed_seconds,

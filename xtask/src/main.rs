@@ -3,20 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+mod bench;
 mod tidy;
 
 const USAGE: &str = "\
 usage: cargo xtask <task>
   check       format, clippy, tidy, all tests; the cheapest first
   tidy        the rules of the source tree that no other tool knows
-  gen-docs    write docs/cli.md from the command line's own definitions (a test checks that it is current)";
+  gen-docs    write docs/cli.md from the command line's own definitions (a test checks that it is current)
+  bench       compare with the peers on this machine; `cargo xtask bench` alone says how";
 
 fn main() -> ExitCode {
-    let task = std::env::args().nth(1);
-    let done = match task.as_deref() {
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    let done = match words.first().map(String::as_str) {
         Some("check") => check(),
         Some("tidy") => tidy(),
         Some("gen-docs") => gen_docs(),
+        Some("bench") => bench::run(&words[1..], &root()),
         _ => Err(USAGE.into()),
     };
     match done {
