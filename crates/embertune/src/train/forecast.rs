@@ -172,6 +172,8 @@ struct Costs {
     backward_s: f64,
     /// Of a pair of query and passage.
     pair_s: f64,
+    /// Of a byte that the system gives for the first time.
+    new_byte_s: f64,
     /// Of an optimizer step.
     optimizer_s: f64,
     dim: usize,
@@ -208,6 +210,7 @@ impl Costs {
         let state_bytes = ops.buffer_bytes().used;
         let (mut kept_bytes, mut work_bytes) = (0.0, 0.0);
         let (mut forward_s, mut backward_s, mut n_timed_tokens) = (0.0, 0.0, 0.0);
+        let mut first = (0.0, 0.0);
         let began = Instant::now();
         for (probe, rows) in first_batch.chunks_exact(n_rows).cycle().take(1 + MAX_PROBES).enumerate() {
             let micro = MicroBatch::new(set, rows, train_group_size, seed, 0);
@@ -223,6 +226,7 @@ impl Costs {
             model.backward(&micro.batch, &saved, &d_embeddings, &mut gradients);
             if probe == 0 {
                 work_bytes = (ops.buffer_bytes().held - state_bytes) as f64 / n_tokens - kept_bytes;
+                first = ((forward + start.elapsed()).as_secs_f64(), n_tokens);
                 continue;
             }
             forward_s += forward.as_secs_f64();
@@ -251,6 +255,9 @@ impl Costs {
         let pair_s = start.elapsed().as_secs_f64() / micro.excluded.len() as f64;
 
         let (forward_s, backward_s) = (forward_s / n_timed_tokens, backward_s / n_timed_tokens);
+        let (first_s, first_tokens) = first;
+        let new_byte_s =
+            (first_s / first_tokens - forward_s - backward_s).max(0.0) / (kept_bytes + work_bytes).max(1.0);
         let (state_bytes, dim) = (state_bytes as f64, model.dim());
         let moments_and_gradients = 3 * size_of::<f32>() * model.parameters().n_values();
         let weight_bytes = state_bytes - moments_and_gradients as f64;
@@ -263,6 +270,7 @@ impl Costs {
             forward_s,
             backward_s,
             pair_s,
+            new_byte_s,
             optimizer_s,
             dim,
         }
@@ -324,7 +332,8 @@ impl Costs {
             memory_bytes: computing.max(saving).max(so_far) as u64,
             kept_tokens,
             recomputed_share: n_recomputed as f64 / n_tokens as f64,
-            train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64,
+            train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
+                + (computing - always) * self.new_byte_s,
             buffer_limit: limits.budget_bytes.map(|budget| {
                 (budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))).max(0.0) as usize
             }),
@@ -366,7 +375,7 @@ impl Forecast {
         };
         let warmup = match settings.warmup(*steps) {
             0 => String::new(),
-            n => format!(" after {n} steps of warm-up"),
+            n => format!(", {n} of them warm-up"),
         };
         let memory = match (self.memory_budget_bytes, settings.memory_budget) {
             (None, _) => "; how much there is the system does not say, so that all activations are kept".into(),
@@ -384,7 +393,7 @@ impl Forecast {
         };
         vec![
             format!(
-                "plan: {steps} steps of {batch_size}{accumulated} rows, learning rate {} from {:e}{warmup}",
+                "plan: {steps} steps of {batch_size}{accumulated} rows{warmup}; learning rate {}, at most {:e}",
                 settings.lr_scheduler_type, settings.learning_rate
             ),
             format!(
