@@ -111,9 +111,7 @@ impl Progress for Display {
 
 impl Observer for Display {
     fn training_begins(&self, plan: &Plan) {
-        let Plan { n_rows, total_steps, warmup_steps, .. } = plan;
-        self.note(&format!("{n_rows} rows, {total_steps} steps, {warmup_steps} of them warm-up"));
-        self.begin("training", *total_steps as u64, TRAINING);
+        self.begin("training", plan.total_steps as u64, TRAINING);
     }
 
     fn step_done(&self, event: &StepEvent<'_>) {

@@ -196,6 +196,15 @@ pub struct AdamWStep {
     pub grad_scale: f32,
 }
 
+/// The memory of a device's buffers, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferBytes {
+    /// Of the buffers in use.
+    pub used: usize,
+    /// Of all buffers, those kept for reuse included.
+    pub held: usize,
+}
+
 /// The operations of an encoder on one device. Every `x_forward` has its `x_backward`.
 ///
 /// `Buf` is a buffer of numbers on the device, `Packed` a weight matrix in the form that the device multiplies best.
@@ -219,6 +228,12 @@ pub trait Ops: Send + Sync {
     fn set_zero(&self, buf: &mut Self::Buf);
     /// Number of elements.
     fn len(&self, buf: &Self::Buf) -> usize;
+    /// What all buffers take; zeros where the device does not count them.
+    fn buffer_bytes(&self) -> BufferBytes {
+        BufferBytes::default()
+    }
+    /// Keeps no freed buffers for reuse while all buffers take more than `bytes`. Without effect where freed buffers are not kept.
+    fn limit_buffers(&self, _bytes: usize) {}
     /// Prepares a weight matrix `[rows, cols]` for [`linear_forward`](Ops::linear_forward) and its backward. To be called again after the master changed.
     fn pack(&self, master: &Self::Buf, rows: usize, cols: usize) -> Self::Packed;
 

@@ -5,9 +5,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use embertune::Error;
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
-use embertune::train::{SamplingStrategy, TrainSettings};
+use embertune::train::{MemoryBudget, SamplingStrategy, TrainSettings};
 
 use super::{MachineArgs, ModelArgs, boolean};
 
@@ -89,6 +90,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = default().per_device_train_batch_size, help_heading = "Training")]
     pub per_device_train_batch_size: usize,
 
+    /// Choose the largest batch that needs no activation computed twice within --memory_budget, a power of two
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true",
+          default_value_t = default().find_batch_size, value_name = "True|False", action = ArgAction::Set,
+          conflicts_with = "per_device_train_batch_size", help_heading = "Training")]
+    pub find_batch_size: bool,
+
     /// Batches per optimizer step; in-batch negatives stay within a batch
     #[arg(long, value_name = "N", default_value_t = default().gradient_accumulation_steps, help_heading = "Training")]
     pub gradient_accumulation_steps: usize,
@@ -116,6 +123,17 @@ pub struct TrainArgs {
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           value_name = "True|False", action = ArgAction::Set, help_heading = "Machine")]
     pub fp16: bool,
+
+    /// The most that the whole process may take: a size like 2GB or 1.5GiB, or a percentage of the available memory.
+    /// Activations that do not fit are computed twice; results do not depend on it
+    #[arg(long, value_name = "SIZE|PERCENT", value_parser = memory_budget, default_value_t = default().memory_budget,
+          help_heading = "Machine")]
+    pub memory_budget: MemoryBudget,
+
+    /// Say what the run would take, in steps, tokens, memory and time, and stop before the first step; nothing is written
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Machine")]
+    pub dry_run: bool,
 
     /// Highest learning rate: 1e-5 for large models, 2e-5 for base, 3e-5 for small ones is a good start
     #[arg(long, value_name = "LR", default_value_t = default().learning_rate, help_heading = "Optimizer")]
@@ -209,6 +227,8 @@ impl TrainArgs {
             logging_steps: self.logging_steps,
             save_steps: self.save_steps,
             save_total_limit: self.save_total_limit,
+            memory_budget: self.memory_budget,
+            find_batch_size: self.find_batch_size,
             precision: self.precision(),
         }
     }
@@ -228,6 +248,10 @@ fn default() -> TrainSettings {
 /// `--max_steps`: zero and below stand for no bound, as in transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxSteps(Option<usize>);
+
+fn memory_budget(text: &str) -> Result<MemoryBudget, String> {
+    text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
+}
 
 fn max_steps(text: &str) -> Result<MaxSteps, String> {
     let steps: i64 = text.parse().map_err(|_| "expected a whole number, or -1 for no bound".to_string())?;

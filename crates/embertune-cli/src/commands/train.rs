@@ -3,7 +3,7 @@
 use embertune::Result;
 use embertune::device::Precision;
 use embertune::progress::Progress;
-use embertune::train::{TrainSettings, train};
+use embertune::train::{TrainSettings, dry_run, train};
 
 use super::start_threads;
 use crate::args::TrainArgs;
@@ -28,6 +28,11 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
     }
     // The record says what was computed, not what was asked for.
     let precision = if cpu.multiplies_bf16() { Precision::Bf16 } else { Precision::Fp32 };
-    train(cpu, &TrainSettings { precision, ..args.settings() }, progress)?;
+    let settings = TrainSettings { precision, ..args.settings() };
+    if args.dry_run {
+        dry_run(cpu, &settings, progress)?;
+    } else {
+        train(cpu, &settings, progress)?;
+    }
     Ok(())
 }

@@ -57,6 +57,16 @@ fn training_without_any_negative_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_memory_budget_that_cannot_work_is_refused_with_one_that_can() {
+    let desk = Desk::new();
+    for budget in ["2XB", "2", "0GB", "101%"] {
+        fails(&desk, &format!("{TRAIN} --memory_budget {budget}"), &format!("invalid value '{budget}'"), "");
+    }
+    let problem = "`--memory_budget 1MB` is 1 MB, but this run needs ";
+    fails(&desk, &format!("{TRAIN} --memory_budget 1MB"), problem, "pass `--memory_budget ");
+}
+
+#[test]
 fn an_existing_output_folder_is_kept_unless_it_may_be_replaced() {
     let desk = Desk::new();
     fs::create_dir(desk.path("out")).unwrap();

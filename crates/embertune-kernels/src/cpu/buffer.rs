@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::ops::BufferBytes;
+
 const LINE: usize = 16;
 
 /// A cache line of 64 bytes, which is also an AVX-512 register.
@@ -54,7 +56,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let lines = std::mem::take(&mut self.lines);
-        self.pool.free().entry(lines.len()).or_default().push(lines);
+        self.pool.stock().put(lines);
     }
 }
 
@@ -64,33 +66,36 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
-/// Freed buffers by their number of lines. A clone is the same pool.
+/// Where buffers come from and go to. A clone is the same pool.
 #[derive(Clone, Default)]
-pub(crate) struct Pool(Arc<Mutex<BTreeMap<usize, Vec<Vec<Line>>>>>);
+pub(crate) struct Pool(Arc<Mutex<Stock>>);
+
+/// The freed buffers of a pool, and what it counts. Sizes are in lines.
+struct Stock {
+    /// By their size.
+    freed: BTreeMap<usize, Vec<Vec<Line>>>,
+    /// Of all freed buffers.
+    freed_lines: usize,
+    /// Of all buffers, those in use included.
+    held_lines: usize,
+    /// Above this many lines altogether, freed buffers are given back to the system.
+    limit: usize,
+}
+
+impl Default for Stock {
+    fn default() -> Self {
+        Stock { freed: BTreeMap::new(), freed_lines: 0, held_lines: 0, limit: usize::MAX }
+    }
+}
 
 impl Pool {
     /// A buffer for a caller that writes all of it: its contents are zeros or those of an earlier buffer.
     pub(crate) fn take(&self, len: usize) -> Buffer {
         let n_lines = size_class(len.div_ceil(LINE));
-        // A freed buffer of up to twice the size will do: batches differ in length, and the buffers of the longest serve all.
-        let reused = self.free().range_mut(n_lines..=2 * n_lines).find_map(|(_, list)| list.pop());
-        let lines = reused.unwrap_or_else(|| {
-            self.release(n_lines);
-            // `vec!` of zeros asks the system for zero pages and touches none of them.
-            vec![Line([0.0; LINE]); n_lines]
-        });
+        let reused = self.stock().get(n_lines);
+        // Not while the pool is locked: the system may take its time to give pages.
+        let lines = reused.unwrap_or_else(|| vec![Line([0.0; LINE]); n_lines]);
         Buffer { lines, len, pool: self.clone() }
-    }
-
-    /// Gives up to `n_lines` of freed buffers that are smaller than that back to the system, the largest first: batches have
-    /// outgrown them. Without this the buffers of all earlier sizes would pile up.
-    fn release(&self, n_lines: usize) {
-        let mut released = 0;
-        for (&size, list) in self.free().range_mut(..n_lines).rev() {
-            while released + size <= n_lines && list.pop().is_some() {
-                released += size;
-            }
-        }
     }
 
     /// A buffer of zeros.
@@ -100,8 +105,71 @@ impl Pool {
         buffer
     }
 
-    fn free(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Vec<Line>>>> {
+    /// What the buffers take.
+    pub(crate) fn bytes(&self) -> BufferBytes {
+        let stock = self.stock();
+        let bytes = |lines: usize| lines * size_of::<Line>();
+        BufferBytes { used: bytes(stock.held_lines - stock.freed_lines), held: bytes(stock.held_lines) }
+    }
+
+    /// Keeps no freed buffers while all buffers take more than `bytes`.
+    pub(crate) fn limit(&self, bytes: usize) {
+        let mut stock = self.stock();
+        stock.limit = bytes / size_of::<Line>();
+        stock.release_beyond_limit();
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stock {
+    /// A freed buffer of `n_lines` or more; `None` where the caller is to make one, which is counted.
+    fn get(&mut self, n_lines: usize) -> Option<Vec<Line>> {
+        // Up to twice the size will do: batches differ in length, and the buffers of the longest serve all.
+        let reused = self.freed.range_mut(n_lines..=2 * n_lines).find_map(|(_, list)| list.pop());
+        match &reused {
+            Some(lines) => self.freed_lines -= lines.len(),
+            None => {
+                self.release_outgrown(n_lines);
+                self.held_lines += n_lines;
+                self.release_beyond_limit();
+            }
+        }
+        reused
+    }
+
+    fn put(&mut self, lines: Vec<Line>) {
+        if self.held_lines > self.limit {
+            self.held_lines -= lines.len();
+            return;
+        }
+        self.freed_lines += lines.len();
+        self.freed.entry(lines.len()).or_default().push(lines);
+    }
+
+    /// Gives up to `n_lines` of freed buffers that are smaller than that back to the system, the largest first: batches have
+    /// outgrown them. Without this the buffers of all earlier sizes would pile up.
+    fn release_outgrown(&mut self, n_lines: usize) {
+        let mut released = 0;
+        for (&size, list) in self.freed.range_mut(..n_lines).rev() {
+            while released + size <= n_lines && list.pop().is_some() {
+                released += size;
+            }
+        }
+        self.freed_lines -= released;
+        self.held_lines -= released;
+    }
+
+    /// Gives freed buffers back to the system, the largest first, until the limit is kept or none is left.
+    fn release_beyond_limit(&mut self) {
+        for (&size, list) in self.freed.iter_mut().rev() {
+            while self.held_lines > self.limit && list.pop().is_some() {
+                self.freed_lines -= size;
+                self.held_lines -= size;
+            }
+        }
     }
 }
 
@@ -131,12 +199,35 @@ mod tests {
     fn buffers_of_growing_batches_do_not_pile_up() {
         let pool = Pool::default();
         let step = |len: usize| drop([pool.take(len), pool.take(len), pool.take(3 * len)]);
-        let lines_held = || pool.free().iter().map(|(size, list)| size * list.len()).sum::<usize>();
+        let held = || pool.bytes().held;
         (10..100).for_each(|i| step(100 * i));
-        assert!(lines_held() <= 2 * size_class(5 * 9900 / LINE), "{} lines", lines_held());
-        let before = lines_held();
+        assert!(held() <= 2 * 4 * LINE * size_class(5 * 9900 / LINE), "{} bytes", held());
+        let before = held();
         (60..100).rev().for_each(|i| step(100 * i));
-        assert_eq!(lines_held(), before);
+        assert_eq!(held(), before);
+    }
+
+    #[test]
+    fn buffers_are_counted_and_freed_ones_make_room_under_a_limit() {
+        let pool = Pool::default();
+        let (a, b) = (pool.take(1024), pool.take(2048));
+        let line = size_of::<Line>();
+        assert_eq!(pool.bytes(), BufferBytes { used: 192 * line, held: 192 * line });
+        drop(a);
+        assert_eq!(pool.bytes(), BufferBytes { used: 128 * line, held: 192 * line });
+        // The freed buffer would not do, and both together are too much.
+        pool.limit(256 * line);
+        let c = pool.take(2048);
+        assert_eq!(pool.bytes(), BufferBytes { used: 256 * line, held: 256 * line });
+        // What is in use goes beyond the limit, and is not kept when it is freed.
+        let d = pool.take(1024);
+        assert_eq!(pool.bytes().held, 320 * line);
+        drop(b);
+        assert_eq!(pool.bytes().held, 192 * line);
+        drop((c, d));
+        assert_eq!(pool.bytes(), BufferBytes { used: 0, held: 192 * line });
+        pool.limit(0);
+        assert_eq!(pool.bytes(), BufferBytes::default());
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub use linear::Packed;
 
 use crate::dropout::Dropout;
 use crate::ops::{
-    Activation, AdamWStep, AttentionSaved, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling, Ragged,
-    RelativeBias, Weight,
+    Activation, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling,
+    Ragged, RelativeBias, Weight,
 };
 use bf16::tile::MultiplyPairs;
 use buffer::Pool;
@@ -110,6 +110,14 @@ impl Ops for Cpu {
 
     fn len(&self, buf: &Buffer) -> usize {
         buf.len()
+    }
+
+    fn buffer_bytes(&self) -> BufferBytes {
+        self.pool.bytes()
+    }
+
+    fn limit_buffers(&self, bytes: usize) {
+        self.pool.limit(bytes);
     }
 
     fn pack(&self, master: &Buffer, rows: usize, cols: usize) -> Packed {

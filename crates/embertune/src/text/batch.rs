@@ -1,5 +1,7 @@
 //! A ragged batch: the token ids of several texts, one after the other, without padding.
 
+use std::ops::Range;
+
 use embertune_kernels::ops::Ragged;
 
 /// The tokens of several texts, and what each text brings with it.
@@ -28,6 +30,18 @@ impl Batch {
         self.cu_seqlens.push(self.ids.len() as u32);
         self.skip.push(skip);
         self.keys.push(key);
+    }
+
+    /// Some of the texts as a batch of their own.
+    pub fn part(&self, texts: Range<usize>) -> Batch {
+        let offsets = &self.cu_seqlens[texts.start..=texts.end];
+        let first = offsets[0];
+        Batch {
+            ids: self.ids[first as usize..offsets[texts.len()] as usize].to_vec(),
+            cu_seqlens: offsets.iter().map(|offset| offset - first).collect(),
+            skip: self.skip[texts.clone()].to_vec(),
+            keys: self.keys[texts].to_vec(),
+        }
     }
 
     /// Number of texts.

@@ -3,9 +3,12 @@
 //! [`train`] is the whole job with its files; [`Trainer`] is the loop alone, one optimizer step at a time. Everything random is
 //! a pure function of (seed, epoch, row), so a run gives the same weights again, on any number of threads.
 
+pub mod chunks;
 pub mod dataset;
 pub mod events;
+pub mod forecast;
 pub mod group;
+pub mod memory;
 pub mod objective;
 pub mod output;
 pub mod record;
@@ -17,8 +20,10 @@ pub mod trainer;
 
 pub use dataset::TrainingSet;
 pub use events::{Observer, StepEvent};
+pub use forecast::Forecast;
+pub use memory::MemoryBudget;
 pub use record::RunRecord;
-pub use run::train;
+pub use run::{dry_run, train};
 pub use sampler::SamplingStrategy;
 pub use settings::TrainSettings;
 pub use trainer::{Plan, StepReport, Trainer};

@@ -1,6 +1,6 @@
 //! What a run leaves behind about itself: the lines of its log and its record. No text of the data is in either.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
 use crate::loss::InfoNceStats;
+use crate::train::forecast::Forecast;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{Plan, StepReport};
 
@@ -31,6 +32,8 @@ pub struct LogEntry {
     pub positive_similarity: f64,
     /// Mean similarity of query and closest negative, over the window.
     pub hardest_negative_similarity: f64,
+    /// Mean number of negatives of a query, over the window: the other passages of its batch, without those that are masked.
+    pub negatives_per_query: f64,
     /// Rows per second, over the window.
     pub examples_per_s: f64,
     /// Tokens per second, over the window.
@@ -66,6 +69,7 @@ impl Window {
             in_batch_accuracy: self.stats.accuracy(),
             positive_similarity: self.stats.positive_similarity(),
             hardest_negative_similarity: self.stats.hardest_negative_similarity(),
+            negatives_per_query: self.stats.n_negatives as f64 / self.stats.n_queries.max(1) as f64,
             examples_per_s: self.stats.n_queries as f64 / seconds,
             tokens_per_s: self.n_tokens as f64 / seconds,
         }
@@ -89,6 +93,8 @@ pub struct RunRecord {
     pub prompts: [String; 2],
     /// The data file.
     pub data: FileRecord,
+    /// What the run was expected to take.
+    pub forecast: Forecast,
     /// How long the run was.
     pub counts: Counts,
     /// Where the time went.
@@ -203,15 +209,10 @@ impl FileRecord {
     }
 }
 
-/// Largest resident memory of this process so far (`VmHWM` of Linux).
-pub fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn report(step: usize, loss: f64) -> StepReport {
@@ -235,6 +236,7 @@ mod tests {
         let entry = window.entry(&last, 2.0);
         assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
         assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
+        assert_eq!(entry.negatives_per_query, 2.0);
         assert_eq!((entry.examples_per_s, entry.tokens_per_s), (4.0, 100.0));
     }
 

@@ -9,8 +9,10 @@ use crate::error::Result;
 use crate::model::{EmbeddingModel, resolve};
 use crate::train::dataset::TrainingSet;
 use crate::train::events::{Observer, StepEvent};
+use crate::train::forecast::{Forecast, Limits, forecast};
+use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::output::RunFolder;
-use crate::train::record::{Counts, FileRecord, Losses, RunRecord, Seconds, Window, peak_memory_bytes};
+use crate::train::record::{Counts, FileRecord, Losses, RunRecord, Seconds, Window};
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{StepReport, Trainer};
 
@@ -21,24 +23,15 @@ use crate::train::trainer::{StepReport, Trainer};
 /// Settings, data or a model that cannot work; a loss that is not finite; a file system that fails. `output_dir` is not touched
 /// then, and what was logged and saved until then is in `<output_dir>.partial`.
 pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) -> Result<RunRecord> {
-    settings.validate()?;
-    let overrides = settings.overrides()?;
-    settings.notes().iter().for_each(|note| observer.note(note));
+    let budget_bytes = begin(settings, observer)?;
     let mut folder = RunFolder::create(&settings.output_dir, settings.overwrite_output_dir)?;
+    let Prepared { mut model, set, data, settings, forecast, mut seconds } =
+        prepare(ops, settings, budget_bytes, observer)?;
+    let settings = &settings;
 
-    let started = Instant::now();
-    let base = resolve(&settings.model_name_or_path, observer)?;
-    let mut model = EmbeddingModel::load(ops, &base, &overrides, observer)?;
-    let loaded = Instant::now();
-    let examples = read_examples(&settings.train_data, observer)?;
-    let data = FileRecord::of(&settings.train_data)?;
-    let set = TrainingSet::new(&model, &examples, &settings.train_data, settings, observer)?;
-    drop(examples);
-    let mut seconds =
-        Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
-
-    let mut trainer = Trainer::new(&mut model, &set, settings)?;
+    let mut trainer = Trainer::new(&mut model, &set, settings)?.within(&forecast);
     let outcome = run_steps(&mut trainer, &set, settings, &mut folder, &mut seconds, observer)?;
+    drop(trainer);
     let rates = settings.dropout_rates(model.dropout());
     let record = RunRecord {
         format: 1,
@@ -48,15 +41,71 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         dropout: [rates.hidden, rates.attention],
         prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
         data,
+        forecast,
         counts: outcome.counts,
         seconds,
         peak_memory_bytes: peak_memory_bytes(),
         threads: rayon::current_num_threads(),
         losses: outcome.losses,
     };
+    // Reading back what is written needs memory of its own.
+    model.ops().limit_buffers(0);
     folder.finish(&model, &record)?;
+    observer.note(&record.forecast.outcome(record.seconds.train, peak_memory_bytes()));
     observer.saved(&settings.output_dir);
     Ok(record)
+}
+
+/// All that comes before the first step, and nothing that is written: what a run as `settings` say would take, which is also said to
+/// the observer. The output folder is not looked at.
+///
+/// # Errors
+/// Those of [`train`] until then.
+pub fn dry_run<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) -> Result<Forecast> {
+    let budget_bytes = begin(settings, observer)?;
+    Ok(prepare(ops, settings, budget_bytes, observer)?.forecast)
+}
+
+/// Checks the settings, and what memory they leave before anything is loaded.
+fn begin(settings: &TrainSettings, observer: &dyn Observer) -> Result<Option<u64>> {
+    settings.validate()?;
+    settings.notes().iter().for_each(|note| observer.note(note));
+    Ok(settings.memory_budget.bytes())
+}
+
+/// What the steps begin with.
+struct Prepared<O: Ops> {
+    model: EmbeddingModel<O>,
+    set: TrainingSet,
+    data: FileRecord,
+    /// With the batch size in use.
+    settings: TrainSettings,
+    forecast: Forecast,
+    seconds: Seconds,
+}
+
+fn prepare<O: Ops>(
+    ops: O,
+    settings: &TrainSettings,
+    budget_bytes: Option<u64>,
+    observer: &dyn Observer,
+) -> Result<Prepared<O>> {
+    let overrides = settings.overrides()?;
+    let started = Instant::now();
+    let base = resolve(&settings.model_name_or_path, observer)?;
+    let before = resident_bytes().unwrap_or(0);
+    let mut model = EmbeddingModel::load(ops, &base, &overrides, observer)?;
+    let load_bytes = peak_memory_bytes().unwrap_or(0).saturating_sub(before);
+    let loaded = Instant::now();
+    let examples = read_examples(&settings.train_data, observer)?;
+    let data = FileRecord::of(&settings.train_data)?;
+    let set = TrainingSet::new(&model, &examples, &settings.train_data, settings, observer)?;
+    drop(examples);
+    let seconds =
+        Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
+    let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
+    forecast.lines(&settings).iter().for_each(|line| observer.note(line));
+    Ok(Prepared { model, set, data, settings, forecast, seconds })
 }
 
 struct Outcome {
@@ -110,6 +159,7 @@ fn run_steps<O: Ops>(
         }
         if !is_last && is_due(report.step, settings.save_steps) {
             let began = Instant::now();
+            trainer.free_memory();
             let saved = folder.checkpoint(trainer.model(), report.step, settings.save_total_limit)?;
             seconds.checkpoints += began.elapsed().as_secs_f64();
             observer.saved(&saved);

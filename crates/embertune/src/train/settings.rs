@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, SchedulerType};
+use crate::train::memory::MemoryBudget;
 use crate::train::objective::Objective;
 use crate::train::sampler::{LastBatch, SamplingStrategy};
 
@@ -93,6 +94,13 @@ pub struct TrainSettings {
     /// Number of checkpoints to keep; the oldest go first. Default: all.
     pub save_total_limit: Option<usize>,
 
+    /// The most that the process may take. Activations that do not fit are computed a second time. Default 60 % of what is
+    /// available.
+    pub memory_budget: MemoryBudget,
+    /// Take the largest batch whose activations all fit the budget, a power of two, instead of `per_device_train_batch_size`.
+    /// Default false.
+    pub find_batch_size: bool,
+
     /// How linear layers multiply; the caller makes the device accordingly, and says here what it came to. Default auto.
     pub precision: Precision,
 }
@@ -135,6 +143,8 @@ impl Default for TrainSettings {
             logging_steps: 500,
             save_steps: 500,
             save_total_limit: None,
+            memory_budget: MemoryBudget::default(),
+            find_batch_size: false,
             precision: Precision::Auto,
         }
     }

@@ -11,6 +11,7 @@ use crate::model::{EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{AdamW, Schedule};
 use crate::train::dataset::TrainingSet;
+use crate::train::forecast::Forecast;
 use crate::train::sampler::{Batches, LastBatch, epoch_order};
 use crate::train::settings::TrainSettings;
 use crate::train::step::{MicroBatch, Pass, forward_backward};
@@ -95,6 +96,9 @@ pub struct Trainer<'a, O: Ops> {
     steps_done: usize,
     /// The order of the epoch that it belongs to.
     order: (usize, Vec<usize>),
+    /// What [`Pass::kept_tokens`] is in every step.
+    kept_tokens: usize,
+    buffer_limit: usize,
 }
 
 impl<'a, O: Ops> Trainer<'a, O> {
@@ -110,7 +114,33 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let optimizer = AdamW::new(model.ops(), model.parameters(), settings.adamw());
         let gradients = model.parameters().zero_gradients(model.ops());
         let order = (0, epoch_order(plan.n_rows, settings.train_sampling_strategy, settings.seed, 0));
-        Ok(Trainer { model, set, settings, plan, schedule, optimizer, gradients, steps_done: 0, order })
+        Ok(Trainer {
+            model,
+            set,
+            settings,
+            plan,
+            schedule,
+            optimizer,
+            gradients,
+            steps_done: 0,
+            order,
+            kept_tokens: usize::MAX,
+            buffer_limit: usize::MAX,
+        })
+    }
+
+    /// With as much memory for activations as was planned for this model and these settings. No result depends on it.
+    pub fn within(mut self, forecast: &Forecast) -> Self {
+        self.kept_tokens = forecast.kept_tokens.unwrap_or(usize::MAX);
+        self.buffer_limit = forecast.buffer_limit.unwrap_or(usize::MAX);
+        self.model.ops().limit_buffers(self.buffer_limit);
+        self
+    }
+
+    /// Gives the memory of activations back to the system, until the next step takes it again.
+    pub fn free_memory(&self) {
+        self.model.ops().limit_buffers(0);
+        self.model.ops().limit_buffers(self.buffer_limit);
     }
 
     /// How long the run is.
@@ -145,6 +175,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             objective: self.settings.objective(),
             dropout: self.settings.dropout_rates(self.model.dropout()),
             weight: 1.0 / micro_batches.len() as f32,
+            kept_tokens: self.kept_tokens,
         };
 
         self.gradients.set_zero(self.model.ops());

@@ -7,6 +7,7 @@ mod encode;
 mod evaluation;
 mod folders;
 mod golden;
+mod gradient_cache;
 mod gradients;
 mod invariance;
 mod losses;

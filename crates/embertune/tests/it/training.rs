@@ -116,6 +116,7 @@ fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], wei
         objective: Objective { negatives: Negatives::InBatch, temperature: 0.05 },
         dropout: DropoutRates { hidden: 0.1, attention: 0.1 },
         weight,
+        kept_tokens: usize::MAX,
     };
     let mut gradients = model.parameters().zero_gradients(model.ops());
     let (loss, _) = forward_backward(model, &micro, pass, &mut gradients);

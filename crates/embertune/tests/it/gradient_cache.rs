@@ -1,0 +1,160 @@
+//! Large batches in chunks: what the chunks and the memory may not change.
+
+use std::path::Path;
+
+use embertune::data::Example;
+use embertune::model::{DropoutRates, EmbeddingModel};
+use embertune::progress::Silent;
+use embertune::train::chunks::{CHUNK_TOKENS, cut};
+use embertune::train::forecast::{Limits, forecast};
+use embertune::train::step::{MicroBatch, Pass, forward_backward};
+use embertune::train::{TrainSettings, Trainer, TrainingSet};
+use embertune_kernels::Ops;
+use embertune_kernels::cpu::Cpu;
+use embertune_kernels::testing::assert_close;
+
+use crate::golden::golden;
+
+/// Loss and gradients of the same numbers, summed in another order (golden README).
+const LOSS: f64 = 3e-5;
+/// Relative to a tensor's largest gradient.
+const ORDER: f64 = 5e-4;
+/// Gradients that are zero in exact arithmetic (key biases).
+const ZERO: f64 = 2e-6;
+
+const N_ROWS: usize = 120;
+
+fn settings() -> TrainSettings {
+    TrainSettings {
+        per_device_train_batch_size: N_ROWS,
+        train_group_size: 3,
+        learning_rate: 1e-3,
+        max_steps: Some(2),
+        temperature: 0.05,
+        ..TrainSettings::default()
+    }
+}
+
+fn model(name: &str) -> Option<EmbeddingModel<Cpu>> {
+    let folder = golden(name)?;
+    Some(EmbeddingModel::load(Cpu::new(), &folder, &settings().overrides().unwrap(), &Silent).unwrap())
+}
+
+fn set(model: &EmbeddingModel<Cpu>) -> TrainingSet {
+    let text = |kind: &str, i: usize| format!("{kind} {i} {}", "the flow of heat in a slip flow ".repeat(1 + i % 3));
+    let examples: Vec<_> = (0..N_ROWS)
+        .map(|i| Example {
+            query: format!("query {i} of heat"),
+            positives: vec![text("answer", i)],
+            negatives: vec![text("first other", i + 1), text("second other", i + 2)],
+            line: i + 1,
+        })
+        .collect();
+    TrainingSet::new(model, &examples, Path::new("train.jsonl"), &settings(), &Silent).unwrap()
+}
+
+/// With dropout, so that a chunk that is computed again has to draw the same masks.
+fn pass(kept_tokens: usize) -> Pass {
+    let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
+    Pass { objective: settings().objective(), dropout, weight: 0.5, kept_tokens }
+}
+
+/// One micro batch of all rows, of at least four chunks.
+fn micro_batch(set: &TrainingSet) -> MicroBatch {
+    let rows: Vec<_> = (0..N_ROWS).collect();
+    let micro = MicroBatch::new(set, &rows, 3, 42, 0);
+    assert!(cut(&MicroBatch::text_lengths(set, &rows, 3, 42, 0)).len() >= 4, "{} tokens", micro.batch.n_tokens());
+    micro
+}
+
+fn downloaded(model: &EmbeddingModel<Cpu>, buffers: &[<Cpu as Ops>::Buf]) -> Vec<Vec<f32>> {
+    buffers.iter().map(|buffer| model.ops().download(buffer)).collect()
+}
+
+fn gradients(model: &EmbeddingModel<Cpu>, micro: &MicroBatch, kept_tokens: usize) -> (f64, Vec<Vec<f32>>) {
+    let mut gradients = model.parameters().zero_gradients(model.ops());
+    let (loss, _) = forward_backward(model, micro, pass(kept_tokens), &mut gradients);
+    (loss, downloaded(model, &gradients.list))
+}
+
+#[test]
+fn chunks_have_the_loss_and_gradient_of_the_batch_in_one_piece() {
+    for name in ["tiny-bert", "tiny-mpnet"] {
+        let Some(model) = model(name) else { return };
+        let micro = micro_batch(&set(&model));
+        let pass = pass(0);
+        let (embeddings, saved) = model.forward(&micro.batch, pass.dropout);
+        let mut judged = pass.objective.judge(&micro, &embeddings, model.dim());
+        judged.d_embeddings.iter_mut().for_each(|d| *d *= pass.weight);
+        let mut expected = model.parameters().zero_gradients(model.ops());
+        model.backward(&micro.batch, &saved, &judged.d_embeddings, &mut expected);
+
+        let (loss, actual) = gradients(&model, &micro, 0);
+        assert_close(&[loss], &[judged.loss], LOSS, 0.0);
+        for (actual, expected) in actual.iter().zip(downloaded(&model, &expected.list)) {
+            let largest = expected.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+            assert_close(actual, &expected, ORDER * f64::from(largest) + ZERO, 0.0);
+        }
+    }
+}
+
+#[test]
+fn neither_what_is_kept_nor_the_number_of_threads_changes_a_bit() {
+    let Some(model) = model("tiny-mpnet") else { return };
+    let micro = micro_batch(&set(&model));
+    let expected = gradients(&model, &micro, usize::MAX);
+    for (kept_tokens, threads) in [(0, 1), (0, 3), (2 * CHUNK_TOKENS + 100, 2), (usize::MAX, 1)] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let actual = pool.install(|| gradients(&model, &micro, kept_tokens));
+        assert!(actual == expected, "{kept_tokens} tokens kept, {threads} threads");
+    }
+}
+
+#[test]
+fn chunks_that_are_not_kept_need_no_memory() {
+    let Some(model) = model("tiny-bert") else { return };
+    let micro = micro_batch(&set(&model));
+    let held = |kept_tokens| {
+        model.ops().limit_buffers(0);
+        model.ops().limit_buffers(usize::MAX);
+        let before = model.ops().buffer_bytes().held;
+        gradients(&model, &micro, kept_tokens);
+        (model.ops().buffer_bytes().held - before) as f64
+    };
+    let (all, one) = (held(usize::MAX), held(0));
+    assert!(one < 0.5 * all, "{one} of {all} bytes");
+}
+
+/// The settings, a model and its data, and a budget: what the process has, and `mb` more.
+fn forecast_within(
+    mb: u64,
+) -> Option<(EmbeddingModel<Cpu>, TrainingSet, embertune::Result<embertune::train::Forecast>)> {
+    let mut model = model("tiny-bert")?;
+    let set = set(&model);
+    let now = embertune::train::memory::peak_memory_bytes()?;
+    let limits = Limits { budget_bytes: Some(now + mb * 1_000_000), load_bytes: 0 };
+    let forecast = forecast(&mut model, &set, &settings(), limits).map(|(forecast, _)| forecast);
+    Some((model, set, forecast))
+}
+
+#[test]
+fn a_forecast_changes_no_weight() {
+    let Some((forecasted, _, _)) = forecast_within(10_000) else { return };
+    let weights = |model: &EmbeddingModel<Cpu>| {
+        model.parameters().list.iter().map(|param| model.ops().download(&param.value)).collect::<Vec<_>>()
+    };
+    assert!(weights(&forecasted) == weights(&model("tiny-bert").unwrap()));
+}
+
+#[test]
+fn tokens_and_buffers_are_forecast_as_they_come() {
+    let Some((mut model, set, forecast)) = forecast_within(10_000) else { return };
+    let forecast = forecast.unwrap();
+    let settings = settings();
+    assert_eq!((forecast.steps, forecast.batches_per_epoch, forecast.kept_tokens), (2, 1, None));
+    model.ops().limit_buffers(0);
+    let mut trainer = Trainer::new(&mut model, &set, &settings).unwrap().within(&forecast);
+    let report = trainer.step().unwrap().unwrap();
+    assert_eq!(report.n_tokens, forecast.tokens_per_epoch);
+    assert_eq!(report.n_tokens, forecast.largest_batch_tokens);
+}
