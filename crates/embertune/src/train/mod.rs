@@ -6,6 +6,7 @@
 pub mod dataset;
 pub mod events;
 pub mod group;
+pub mod loss_settings;
 pub mod objective;
 pub mod output;
 pub mod record;
@@ -13,10 +14,12 @@ pub mod run;
 pub mod sampler;
 pub mod settings;
 pub mod step;
+pub mod temperature;
 pub mod trainer;
 
 pub use dataset::TrainingSet;
 pub use events::{Observer, StepEvent};
+pub use loss_settings::{LossName, LossSettings};
 pub use record::RunRecord;
 pub use run::train;
 pub use sampler::SamplingStrategy;

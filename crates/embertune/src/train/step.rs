@@ -2,7 +2,7 @@
 
 use embertune_kernels::Ops;
 
-use crate::loss::InfoNceStats;
+use crate::loss::BatchStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
@@ -22,6 +22,10 @@ pub struct MicroBatch {
     pub group_sizes: Vec<usize>,
     /// `[n_queries, n_passages]`: passages that are never negatives of the query.
     pub excluded: Vec<bool>,
+    /// What the loss reads about each passage, `[n_passages]`; empty where it reads nothing.
+    pub scores: Vec<f32>,
+    /// What a guide model says of all texts, `[n_texts, dim]`; empty where there is none.
+    pub guide: Vec<f32>,
 }
 
 impl MicroBatch {
@@ -29,9 +33,14 @@ impl MicroBatch {
     pub fn new(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Self {
         let mut passages = Vec::new();
         let mut group_sizes = Vec::with_capacity(rows.len());
+        let mut scores = Vec::new();
         for &row in rows {
             let texts = &set.rows[row];
             let group = choose(Draw { seed, epoch, row }, texts.positives.len(), texts.negatives.len(), group_size);
+            if !texts.positive_scores.is_empty() {
+                scores.push(texts.positive_scores[group.positive]);
+                scores.extend(group.negatives.iter().map(|&place| texts.negative_scores[place]));
+            }
             let negatives = group.negatives.iter().map(|&place| texts.negatives[place]);
             let texts = std::iter::once(texts.positives[group.positive]).chain(negatives);
             group_sizes.push(1 + group.negatives.len());
@@ -40,7 +49,9 @@ impl MicroBatch {
         }
         let queries: Vec<_> = rows.iter().map(|&row| (set.rows[row].query, row, 0)).collect();
         let mut batch = Batch::default();
+        let mut guide = Vec::new();
         for &(text, row, slot) in queries.iter().chain(&passages) {
+            guide.extend(set.guide.iter().flat_map(|vectors| vectors.row(text as usize)));
             let tokens = &set.texts[text as usize].tokens;
             let key = key(&[DROPOUT, seed, epoch as u64, row as u64, slot as u64]);
             batch.push(&tokens.ids, tokens.prompt_len, key);
@@ -49,7 +60,7 @@ impl MicroBatch {
             .iter()
             .flat_map(|&(query, ..)| passages.iter().map(move |&(passage, ..)| set.is_never_negative(query, passage)))
             .collect();
-        MicroBatch { batch, group_sizes, excluded }
+        MicroBatch { batch, group_sizes, excluded, scores, guide }
     }
 
     /// Number of queries.
@@ -60,9 +71,9 @@ impl MicroBatch {
 
 /// How a micro batch is computed.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass {
+pub struct Pass<'a> {
     /// What its embeddings are judged by.
-    pub objective: Objective,
+    pub objective: &'a Objective,
     /// Probabilities of dropout.
     pub dropout: DropoutRates,
     /// Factor on the gradients: `1 / n` of n micro batches, so that their sum is the gradient of the mean loss.
@@ -73,9 +84,9 @@ pub struct Pass {
 pub fn forward_backward<O: Ops>(
     model: &EmbeddingModel<O>,
     micro: &MicroBatch,
-    pass: Pass,
+    pass: Pass<'_>,
     gradients: &mut Gradients<O>,
-) -> (f64, InfoNceStats) {
+) -> (f64, BatchStats) {
     let (embeddings, saved) = model.forward(&micro.batch, pass.dropout);
     let Judged { loss, mut d_embeddings, stats } = pass.objective.judge(micro, &embeddings, model.dim());
     d_embeddings.iter_mut().for_each(|d| *d *= pass.weight);
