@@ -47,6 +47,7 @@ pub(super) struct Rows<'a> {
     settings: &'a InfoNce,
     view: View,
     ranges: Vec<Range<usize>>,
+    n_passages: usize,
     /// Width of a row.
     width: usize,
 }
@@ -59,7 +60,7 @@ impl<'a> Rows<'a> {
             View::PositiveToQueries => n_queries,
             View::Everything => 2 * (n_queries + n_passages),
         };
-        Rows { groups, settings, view, ranges: groups.ranges(), width }
+        Rows { groups, settings, view, ranges: groups.ranges(), n_passages, width }
     }
 
     /// The mean over the rows of what `judge` says, and its gradients. `judge(group, scores)` is given the columns of the
@@ -224,7 +225,7 @@ impl<'a> Rows<'a> {
     }
 
     fn is_known(&self, query: usize, passage: usize) -> bool {
-        self.groups.excluded[query * self.groups.n_passages() + passage]
+        self.groups.excluded[query * self.n_passages + passage]
     }
 
     fn passage_of_query(&self, query: usize, passage: usize) -> Candidate {

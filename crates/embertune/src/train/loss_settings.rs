@@ -332,3 +332,67 @@ impl LossSettings {
 fn refuse(problem: String, hint: &str) -> Result<()> {
     Err(Error::Setting { problem, hint: Some(hint.into()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(settings: &LossSettings) -> String {
+        settings.validate(true).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_loss_is_found_by_its_name_and_allowed_with_defaults() {
+        for (name, text) in LossName::ALL {
+            assert_eq!((text.parse::<LossName>().unwrap(), name.to_string().as_str()), (name, text));
+            assert_eq!(serde_json::to_value(name).unwrap(), text);
+            LossSettings { name, ..LossSettings::default() }.validate(true).unwrap();
+        }
+        assert!("tripel".parse::<LossName>().unwrap_err().hint().unwrap().contains("triplet"));
+    }
+
+    #[test]
+    fn settings_of_other_losses_are_refused_with_the_reason() {
+        let d = LossSettings::default;
+        let (pairs, hard) = (LossName::CoSent, Some(HardnessMode::AllNegatives));
+        for (settings, expected) in [
+            (
+                LossSettings { name: pairs, directions: Directions::Joint, ..d() },
+                "`--directions` has no effect on `--loss cosent`",
+            ),
+            (LossSettings { name: pairs, mask_margin: Some(0.1), ..d() }, "`--mask_margin` has no effect"),
+            (LossSettings { name: pairs, guide_model: Some("m".into()), ..d() }, "`--guide_model` has no effect"),
+            (
+                LossSettings { name: LossName::DistillKl, temperature_learning_rate: Some(0.1), ..d() },
+                "`--temperature_learning_rate`",
+            ),
+            (LossSettings { margin: Some(0.1), ..d() }, "it belongs to triplet, contrastive"),
+            (LossSettings { triplet_distance: Distance::Euclidean, ..d() }, "it belongs to triplet"),
+            (LossSettings { guide_margin: 0.1, ..d() }, "it belongs to a run with `--guide_model`"),
+            (LossSettings { hardness_mode: hard, ..d() }, "`--hardness_strength 0` has to be above 0"),
+            (LossSettings { hardness_strength: 5.0, ..d() }, "`--hardness_strength 5`"),
+        ] {
+            assert!(problem(&settings).contains(expected), "{settings:?}: {}", problem(&settings));
+        }
+        let two_way = LossSettings { directions: Directions::TwoWay, ..d() };
+        two_way.validate(true).unwrap();
+        assert!(two_way.validate(false).unwrap_err().to_string().contains("`--use_inbatch_neg False`"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let d = LossSettings::default;
+        for (settings, expected) in [
+            (LossSettings { temperature_learning_rate: Some(0.0), ..d() }, "--temperature_learning_rate 0"),
+            (LossSettings { mask_margin: Some(f64::NAN), ..d() }, "--mask_margin NaN"),
+            (LossSettings { name: LossName::Triplet, margin: Some(-1.0), ..d() }, "--margin -1"),
+            (LossSettings { matryoshka_dims: vec![8, 8], ..d() }, "--matryoshka_dims 8,8"),
+            (
+                LossSettings { matryoshka_dims: vec![8, 4], matryoshka_weights: vec![1.0], ..d() },
+                "--matryoshka_weights 1",
+            ),
+        ] {
+            assert!(problem(&settings).contains(expected), "{settings:?}: {}", problem(&settings));
+        }
+    }
+}

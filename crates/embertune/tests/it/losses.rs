@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use embertune::loss::{
-    Directions, Distance, Groups, Hardness, HardnessMode, InfoNce, Loss, Margin, Negatives, Vectors, matryoshka,
-};
+use embertune::loss::{Directions, Distance, Groups, InfoNce, Loss, Margin, Negatives, Vectors, matryoshka};
 use embertune_kernels::Ops;
 use embertune_kernels::reference::Reference;
 use embertune_kernels::testing::assert_close;
@@ -93,7 +91,7 @@ fn takes_raw(case: &Value) -> bool {
     case["params"]["normalize"] == false || raw && case["params"]["metric"] != "cosine"
 }
 
-/// Passages as the golden folder has them, in blocks, to groups: the order of the rows, and where each came from.
+/// Blocks of rows, one block per place in a group, as groups: the first rows of all blocks, then the second ones, ...
 fn interleave(rows: &[f32], dim: usize, n_blocks: usize) -> Vec<f32> {
     let n = rows.len() / dim / n_blocks;
     (0..n).flat_map(|i| (0..n_blocks).flat_map(move |b| rows[(b * n + i) * dim..][..dim].to_vec())).collect()

@@ -9,6 +9,8 @@ mod folders;
 mod golden;
 mod gradients;
 mod invariance;
+mod loss_gradients;
+mod loss_training;
 mod losses;
 mod metrics;
 mod mining;
