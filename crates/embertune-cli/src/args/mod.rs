@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 pub mod boolean;
 pub mod embed;
 pub mod evaluate;
+pub mod loss;
 pub mod mine;
 pub mod model;
 pub mod refused;
@@ -16,6 +17,7 @@ pub mod train;
 
 pub use embed::EmbedArgs;
 pub use evaluate::EvaluateArgs;
+pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs};
 pub use train::TrainArgs;

@@ -120,8 +120,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["fix_position_embedding"], "all weights are trained", "leave it out"),
     (
         &[
-            "knowledge_distillation",
-            "kd_loss_type",
             "unified_finetuning",
             "use_self_distill",
             "sub_batch_size",
@@ -130,7 +128,7 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
             "drop_threshold",
         ],
         "it belongs to a newer FlagEmbedding and is not supported",
-        "leave it out; the loss is InfoNCE over the passages of the group and of the batch",
+        "leave it out; `--loss` says what is minimised",
     ),
     (&["use_lora", "lora_rank", "lora_alpha", "lora_dropout"], "all weights are trained, not adapters", "leave it out"),
 ];

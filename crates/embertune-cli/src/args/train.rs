@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
-use embertune::Error;
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
 use embertune::train::{MemoryBudget, SamplingStrategy, TrainSettings};
+use embertune::{Error, Result};
 
-use super::{MachineArgs, ModelArgs, boolean};
+use super::{LossArgs, MachineArgs, ModelArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -22,7 +22,10 @@ Examples:
 
   # Pairs without negatives: the other passages of the batch are the negatives
   embertune train --model_name_or_path ./model --train_data pairs.jsonl --output_dir tuned \\
-      --train_group_size 1 --per_device_train_batch_size 64";
+      --train_group_size 1 --per_device_train_batch_size 64
+
+  # Sentence pairs with a score, rows like {sentence1, sentence2, score}
+  embertune train --model_name_or_path ./model --train_data sts.jsonl --output_dir tuned --loss cosent --temperature 0.05";
 
 /// Arguments of `train`.
 #[derive(Args, Debug)]
@@ -32,7 +35,7 @@ Examples:
     mut_arg("normalized", |flag| flag.help("Scale vectors to length 1; False makes the temperature 1 [default: True]"))
 )]
 pub struct TrainArgs {
-    /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}
+    /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them
     #[arg(long, value_name = "FILE")]
     pub train_data: PathBuf,
 
@@ -59,6 +62,9 @@ pub struct TrainArgs {
     /// Share of activations dropped everywhere in the model; 0 for none [default: what the model's config.json says]
     #[arg(long, value_name = "P", help_heading = "Model")]
     pub dropout: Option<f32>,
+
+    #[command(flatten)]
+    pub loss: LossArgs,
 
     /// Divides similarities before the softmax: smaller is sharper (0.02 is a scale of 50 in sentence-transformers)
     #[arg(long, value_name = "T", default_value_t = default().temperature, help_heading = "Loss")]
@@ -190,8 +196,11 @@ pub struct TrainArgs {
 
 impl TrainArgs {
     /// The library's settings.
-    pub fn settings(&self) -> TrainSettings {
-        TrainSettings {
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn settings(&self) -> Result<TrainSettings> {
+        Ok(TrainSettings {
             model_name_or_path: self.model.model_name_or_path.clone(),
             train_data: self.train_data.clone(),
             output_dir: self.output_dir.clone(),
@@ -204,6 +213,7 @@ impl TrainArgs {
             passage_max_len: self.passage_max_len,
             max_seq_length: self.model.max_seq_length,
             dropout: self.dropout,
+            loss: self.loss.settings()?,
             temperature: self.temperature,
             train_group_size: self.train_group_size,
             use_inbatch_neg: self.use_inbatch_neg,
@@ -230,7 +240,7 @@ impl TrainArgs {
             memory_budget: self.memory_budget,
             find_batch_size: self.find_batch_size,
             precision: self.precision(),
-        }
+        })
     }
 }
 
@@ -249,11 +259,11 @@ fn default() -> TrainSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxSteps(Option<usize>);
 
-fn memory_budget(text: &str) -> Result<MemoryBudget, String> {
+fn memory_budget(text: &str) -> std::result::Result<MemoryBudget, String> {
     text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
 }
 
-fn max_steps(text: &str) -> Result<MaxSteps, String> {
+fn max_steps(text: &str) -> std::result::Result<MaxSteps, String> {
     let steps: i64 = text.parse().map_err(|_| "expected a whole number, or -1 for no bound".to_string())?;
     Ok(MaxSteps(usize::try_from(steps).ok().filter(|&steps| steps > 0)))
 }

@@ -11,6 +11,7 @@ use crate::progress::Display;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
+    let settings = args.settings()?;
     start_threads(&args.machine)?;
     if args.per_device_train_batch_size == 1 && args.train_group_size == 2 {
         progress.warn(
@@ -28,7 +29,7 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
     }
     // The record says what was computed, not what was asked for.
     let precision = if cpu.multiplies_bf16() { Precision::Bf16 } else { Precision::Fp32 };
-    let settings = TrainSettings { precision, ..args.settings() };
+    let settings = TrainSettings { precision, ..settings };
     if args.dry_run {
         dry_run(cpu, &settings, progress)?;
     } else {

@@ -67,6 +67,25 @@ fn a_memory_budget_that_cannot_work_is_refused_with_one_that_can() {
 }
 
 #[test]
+fn losses_refuse_what_does_not_belong_to_them() {
+    let desk = Desk::new();
+    for (flags, message, hint) in [
+        ("--loss cosent --mask_margin 0.1", "`--mask_margin` has no effect on `--loss cosent`", "another loss"),
+        (
+            "--loss kl_div --knowledge_distillation --kd_loss_type m3_kd_loss",
+            "stands for `--loss m3_kd_loss`",
+            "one of the two",
+        ),
+        ("--loss kl_div", "rows.jsonl:1: the row has no scores of a teacher", "`pos_scores`"),
+        ("--loss margin_mse", "`--train_group_size 1` with `--loss margin_mse`", "--train_group_size 2"),
+        ("--use_mrl True", "`--use_mrl True` needs `--mrl_dims`", "--mrl_dims 384"),
+        ("--matryoshka_dims 64", "`--matryoshka_dims` has 64", "up to 48"),
+    ] {
+        fails(&desk, &format!("{TRAIN} {flags}"), message, hint);
+    }
+}
+
+#[test]
 fn an_existing_output_folder_is_kept_unless_it_may_be_replaced() {
     let desk = Desk::new();
     fs::create_dir(desk.path("out")).unwrap();

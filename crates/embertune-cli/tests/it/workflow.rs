@@ -77,6 +77,28 @@ fn both_spellings_of_flags_and_booleans_give_the_same_file() {
 }
 
 #[test]
+fn other_losses_run_from_the_command_line_and_the_log_counts_what_is_masked() {
+    let desk = Desk::new();
+    let train = |arguments: &str| {
+        let common = "--model_name_or_path model --train_group_size 1 --max_steps 2 --logging_steps 1";
+        desk.run(&format!("train {common} {arguments}")).ok()
+    };
+    train(
+        "--train_data rows.jsonl --output_dir guided --guide_model model --directions gist --temperature_learning_rate 0.1",
+    );
+    let log = desk.read("guided/log.jsonl");
+    let line: serde_json::Value = serde_json::from_str(log.lines().nth(1).unwrap()).unwrap();
+    assert!(line["masked_similar"].as_u64().unwrap() > 0, "{line}");
+    assert!(line["temperature"].as_f64().unwrap() != 0.02, "{line}");
+    let pair = |i: usize| format!(r#"{{"sentence1": "a map {i}", "sentence2": "a plan {i}", "score": {}}}"#, i % 3);
+    desk.write("pairs.jsonl", (0..16).map(pair).collect::<Vec<_>>().join("\n"));
+    train("--train_data pairs.jsonl --output_dir scored --loss cosent --matryoshka_dims 48 12");
+    let record: serde_json::Value = serde_json::from_str(&desk.read("scored/run.json")).unwrap();
+    assert_eq!(record["settings"]["loss"]["name"], "cosent");
+    assert_eq!(record["counts"]["queries_without_negative"], 0);
+}
+
+#[test]
 fn texts_come_from_standard_input_in_either_form() {
     let desk = Desk::new();
     let embed = |arguments: &str, input: &str| {

@@ -29,6 +29,19 @@ impl TextId {
         }
         TextId(hash.digest128())
     }
+
+    /// The identity of what `text` says: without case, and without punctuation at the ends of its words. For texts that should
+    /// not be told apart when in doubt: it is no harm to miss a negative, and much to push a positive away.
+    ///
+    /// Signs inside of words count, and those of a text that has nothing else.
+    pub fn near(text: &str) -> TextId {
+        const OPENING: &[char] = &['"', '\'', '(', '[', '\u{201c}', '\u{2018}'];
+        const CLOSING: &[char] =
+            &['"', '\'', ')', ']', '\u{201d}', '\u{2019}', '.', ',', ';', ':', '!', '?', '\u{2026}'];
+        let words = text.split_whitespace().map(|word| word.trim_start_matches(OPENING).trim_end_matches(CLOSING));
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+        if words.is_empty() { TextId::of(text) } else { TextId::of(&words.join(" ")) }
+    }
 }
 
 #[cfg(test)]
@@ -48,6 +61,17 @@ mod tests {
         let id = TextId::of("caf\u{e9} au lait");
         for other in ["Caf\u{e9} au lait", "caf\u{e9} au lait.", "caf\u{e9} aulait", "cafe au lait", ""] {
             assert_ne!(TextId::of(other), id, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn near_texts_differ_in_case_and_punctuation_at_the_ends_of_words_alone() {
+        let id = TextId::near("Caf\u{e9} (au lait), please!");
+        for near in ["cafe\u{301} au lait please", "\u{201c}CAF\u{c9} AU LAIT\u{201d}: please..."] {
+            assert_eq!(TextId::near(near), id, "{near:?}");
+        }
+        for (a, b) in [("C++", "C"), (".NET", "net"), ("e-mail", "email"), ("?", "!"), ("?", "")] {
+            assert_ne!(TextId::near(a), TextId::near(b), "{a:?} {b:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::data::example::Example;
+use crate::data::example::{Example, Scores};
 use crate::data::lines::Lines;
 use crate::data::object::Object;
 use crate::error::{Error, Result};
@@ -51,24 +51,74 @@ pub fn read_rows(path: &Path, progress: &dyn Progress) -> Result<Vec<Row>> {
     let mut strings = Remark::default();
     let mut rows = Vec::new();
     for_each_object(path, |line, object| {
-        let mut list = |field: &str| -> Result<Vec<String>> {
-            let list = object.texts(field)?;
-            if list.was_string {
-                strings.add(field, line);
-            }
-            Ok(list.texts)
-        };
-        let query = object.text("query")?;
-        let positives = list("pos")?;
-        if positives.is_empty() {
-            return Err(object.error("field `pos` is an empty list".into(), "give each query at least one positive"));
-        }
-        let negatives = if object.has("neg") { list("neg")? } else { Vec::new() };
-        rows.push(Row { example: Example { query, positives, negatives, line }, fields: object.fields });
+        rows.push(Row { example: example(&object, line, &mut strings)?, fields: object.fields });
         Ok(())
     })?;
     strings.warn_of_strings(path, progress);
     not_empty(path, rows, r#"one object per line, like {"query": "...", "pos": ["..."]}"#)
+}
+
+/// Reads rows as [`read_examples`] does, with their scores: `{"query", "pos", "neg", "pos_scores": [number], "neg_scores": [number]}`,
+/// or scored pairs `{"query": str, "pos": str, "score": number}` and `{"sentence1": str, "sentence2": str, "score": number}`, where
+/// `score` may be called `label`.
+///
+/// # Errors
+/// Those of [`read_examples`]; another number of scores than of texts; a scored pair of more than two texts.
+pub fn read_scored_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example>> {
+    let mut strings = Remark::default();
+    let mut examples = Vec::new();
+    for_each_object(path, |line, object| {
+        examples.push(scored_example(&object, line, &mut strings)?);
+        Ok(())
+    })?;
+    strings.warn_of_strings(path, progress);
+    not_empty(path, examples, r#"one object per line, like {"query": "...", "pos": ["..."]}"#)
+}
+
+fn example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Result<Example> {
+    let mut list = |field: &str| -> Result<Vec<String>> {
+        let list = object.texts(field)?;
+        if list.was_string {
+            strings.add(field, line);
+        }
+        Ok(list.texts)
+    };
+    let query = object.text("query")?;
+    let positives = list("pos")?;
+    if positives.is_empty() {
+        return Err(object.error("field `pos` is an empty list".into(), "give each query at least one positive"));
+    }
+    let negatives = if object.has("neg") { list("neg")? } else { Vec::new() };
+    Ok(Example { query, positives, negatives, scores: Scores::None, line })
+}
+
+fn scored_example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Result<Example> {
+    let score = ["score", "label"].into_iter().find(|field| object.has(field));
+    if object.has("sentence1") {
+        let scores = Scores::Pair(object.number(score.unwrap_or("score"))?);
+        let (query, positives) = (object.text("sentence1")?, vec![object.text("sentence2")?]);
+        return Ok(Example { query, positives, negatives: Vec::new(), scores, line });
+    }
+    let Some(score) = score else {
+        let mut example = example(object, line, strings)?;
+        let (n_positives, n_negatives) = (example.positives.len(), example.negatives.len());
+        if object.has("pos_scores") || object.has("neg_scores") {
+            let positives = object.numbers("pos_scores", n_positives)?;
+            let negatives = if n_negatives > 0 { object.numbers("neg_scores", n_negatives)? } else { Vec::new() };
+            example.scores = Scores::Teacher { positives, negatives };
+        }
+        return Ok(example);
+    };
+    // The one text of a pair is a string by right.
+    let example = example(object, line, &mut Remark::default())?;
+    let n_passages = example.positives.len() + example.negatives.len();
+    if n_passages != 1 {
+        return Err(object.error(
+            format!("field `{score}` scores a pair of two texts, but the row has a query and {n_passages} passages"),
+            "one row per pair, or one score per passage in `pos_scores` and `neg_scores`",
+        ));
+    }
+    Ok(Example { scores: Scores::Pair(object.number(score)?), ..example })
 }
 
 /// Reads a candidate pool. Each line is `{"context": [str]}` (every string is one candidate), or `{"text": str}`, or

@@ -8,7 +8,7 @@ pub mod lines;
 pub mod object;
 pub mod pool;
 
-pub use example::Example;
+pub use example::{Example, Scores};
 pub use identity::TextId;
-pub use jsonl::{Row, TextForm, read_examples, read_pool, read_rows, read_texts, read_texts_as};
+pub use jsonl::{Row, TextForm, read_examples, read_pool, read_rows, read_scored_examples, read_texts, read_texts_as};
 pub use pool::Pool;

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+const TEXTS: &str = "put texts in quotation marks";
+const NUMBERS: &str = "write numbers without quotation marks";
+
 /// A JSON object and where it stands.
 pub struct Object<'a> {
     path: &'a Path,
@@ -62,7 +65,7 @@ impl<'a> Object<'a> {
     pub fn text(&self, field: &str) -> Result<String> {
         match self.get(field)? {
             Value::String(text) => self.not_blank(text, &format!("field `{field}`")),
-            other => Err(self.wrong_type(field, other, "a string")),
+            other => Err(self.wrong_type(field, other, "a string", TEXTS)),
         }
     }
 
@@ -75,11 +78,30 @@ impl<'a> Object<'a> {
             Value::Array(items) => {
                 let texts = items.iter().enumerate().map(|(i, item)| match item {
                     Value::String(text) => self.not_blank(text, &format!("item {} of field `{field}`", i + 1)),
-                    other => Err(self.wrong_type(field, other, "strings as items")),
+                    other => Err(self.wrong_type(field, other, "strings as items", TEXTS)),
                 });
                 Ok(TextList { texts: texts.collect::<Result<_>>()?, was_string: false })
             }
-            other => Err(self.wrong_type(field, other, "a list of strings")),
+            other => Err(self.wrong_type(field, other, "a list of strings", TEXTS)),
+        }
+    }
+
+    /// A field that must be a finite number.
+    pub fn number(&self, field: &str) -> Result<f32> {
+        self.as_number(field, "a number", self.get(field)?)
+    }
+
+    /// A field that must be a list of `n` finite numbers.
+    pub fn numbers(&self, field: &str, n: usize) -> Result<Vec<f32>> {
+        match self.get(field)? {
+            Value::Array(items) if items.len() == n => {
+                items.iter().map(|item| self.as_number(field, "numbers as items", item)).collect()
+            }
+            Value::Array(items) => Err(self.error(
+                format!("field `{field}` has {} items, expected {n}", items.len()),
+                "every passage has one score, in the order of the passages",
+            )),
+            other => Err(self.wrong_type(field, other, "a list of numbers", NUMBERS)),
         }
     }
 
@@ -103,11 +125,16 @@ impl<'a> Object<'a> {
         Ok(text.to_string())
     }
 
-    fn wrong_type(&self, field: &str, seen: &Value, expected: &str) -> Error {
-        self.error(
-            format!("field `{field}` has {}, expected {expected}", kind_of(seen)),
-            "put texts in quotation marks",
-        )
+    fn as_number(&self, field: &str, expected: &str, value: &Value) -> Result<f32> {
+        let number = value.as_f64().ok_or_else(|| self.wrong_type(field, value, expected, NUMBERS))? as f32;
+        if !number.is_finite() {
+            return Err(self.error(format!("field `{field}` has {value}, which is no f32"), "scale the scores down"));
+        }
+        Ok(number)
+    }
+
+    fn wrong_type(&self, field: &str, seen: &Value, expected: &str, hint: &str) -> Error {
+        self.error(format!("field `{field}` has {}, expected {expected}", kind_of(seen)), hint)
     }
 }
 

@@ -57,6 +57,14 @@ impl<O: Ops> EmbeddingModel<O> {
     }
 
     /// As [`load`](Self::load), on the device of another model.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_beside(other: &Self, folder: &Path, overrides: &Overrides, progress: &dyn Progress) -> Result<Self> {
+        Self::load_on(other.shared_ops(), folder, overrides, progress)
+    }
+
+    /// As [`load`](Self::load), on this device.
     pub(super) fn load_on(ops: Arc<O>, folder: &Path, overrides: &Overrides, progress: &dyn Progress) -> Result<Self> {
         let modules = Modules::read(folder, overrides)?;
         let transformer = folder.join(&modules.transformer);

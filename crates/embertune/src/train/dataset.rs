@@ -5,16 +5,21 @@ use std::path::Path;
 
 use embertune_kernels::Ops;
 
-use crate::data::{Example, TextId};
+use crate::data::{Example, Scores, TextId};
+use crate::embed::{Vectors, embed};
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
 use crate::text::{Role, Tokens};
+use crate::train::loss_settings::{LossName, Reads};
 use crate::train::settings::TrainSettings;
 
+/// Texts that go through the guide at once.
+const GUIDE_BATCH: usize = 64;
+
 /// One row, with texts as numbers in [`TrainingSet::texts`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The query.
     pub query: u32,
@@ -22,6 +27,10 @@ pub struct Row {
     pub positives: Vec<u32>,
     /// Without those that the data knows as positives of the query, and without the query itself.
     pub negatives: Vec<u32>,
+    /// What the loss reads about each positive; empty where it reads nothing.
+    pub positive_scores: Vec<f32>,
+    /// What the loss reads about each negative; empty where it reads nothing.
+    pub negative_scores: Vec<f32>,
     /// Line in the data file, from 1.
     pub line: usize,
 }
@@ -31,7 +40,7 @@ pub struct Row {
 pub struct Text {
     /// Its token ids, prompt included.
     pub tokens: Tokens,
-    /// Which text it is.
+    /// What it says, by [`TextId::near`].
     pub id: TextId,
 }
 
@@ -42,7 +51,9 @@ pub struct TrainingSet {
     pub rows: Vec<Row>,
     /// What the rows' numbers mean.
     pub texts: Vec<Text>,
-    /// What is never a negative of a query: the positives of all rows with that query, and its own text.
+    /// What a guide model says of [`texts`](Self::texts), in vectors of length 1.
+    pub guide: Option<Vectors>,
+    /// What is never a negative of a query: the positives of all rows with that query, and its own text, and texts near to them.
     known: HashMap<TextId, HashSet<TextId>>,
 }
 
@@ -50,7 +61,8 @@ impl TrainingSet {
     /// Tokenizes `examples` of the file `path`, each distinct text once. What is odd is said to `progress`, with counts.
     ///
     /// # Errors
-    /// A row without any negative where its batch gives none either; a prompt longer than the maximum length; no rows.
+    /// A row without any negative where its batch gives none either; a row without the scores that the loss reads; a prompt longer
+    /// than the maximum length; no rows.
     pub fn new<O: Ops>(
         model: &EmbeddingModel<O>,
         examples: &[Example],
@@ -59,24 +71,9 @@ impl TrainingSet {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let known = known_positives(examples);
-        let mut queries = Texts::default();
-        let mut passages = Texts::default();
-        let mut n_false_negatives = 0;
-        let mut rows: Vec<Row> = examples
-            .iter()
-            .map(|example| {
-                let never = &known[&TextId::of(&example.query)];
-                let negatives = example.negatives.iter().filter(|text| !never.contains(&TextId::of(text)));
-                let negatives: Vec<_> = negatives.map(|text| passages.number(text)).collect();
-                n_false_negatives += example.negatives.len() - negatives.len();
-                Row {
-                    query: queries.number(&example.query),
-                    positives: example.positives.iter().map(|text| passages.number(text)).collect(),
-                    negatives,
-                    line: example.line,
-                }
-            })
-            .collect();
+        let Numbered { mut rows, queries, passages } = number(examples, &known, path, settings.loss.name)?;
+        let n_false_negatives = examples.iter().map(|example| example.negatives.len()).sum::<usize>()
+            - rows.iter().map(|row| row.negatives.len()).sum::<usize>();
         if n_false_negatives > 0 {
             progress.warn(&format!(
                 "{}: {n_false_negatives} negatives are positives of their query, or the query itself: left out",
@@ -85,15 +82,15 @@ impl TrainingSet {
         }
         check_negatives(&rows, path, settings, progress)?;
 
-        let n_queries = queries.list.len() as u32;
+        let n_queries = queries.len() as u32;
         for row in &mut rows {
             row.positives.iter_mut().chain(&mut row.negatives).for_each(|number| *number += n_queries);
         }
-        progress.start("tokenizing", (queries.list.len() + passages.list.len()) as u64);
+        progress.start("tokenizing", (queries.len() + passages.len()) as u64);
         let mut texts = Vec::new();
         for (role, list, max_len, flag) in [
-            (Role::Query, queries.list, settings.query_max_len, "query_max_len"),
-            (Role::Passage, passages.list, settings.passage_max_len, "passage_max_len"),
+            (Role::Query, queries, settings.query_max_len, "query_max_len"),
+            (Role::Passage, passages, settings.passage_max_len, "passage_max_len"),
         ] {
             let tokens = model.tokenize(&list, role, Some(max_len))?;
             progress.advance(list.len() as u64);
@@ -102,13 +99,38 @@ impl TrainingSet {
                 let limit = max_len.min(model.max_seq_length());
                 progress.note(&format!("{n_cut} of {} texts are cut at {limit} tokens (`--{flag}`)", list.len()));
             }
-            texts.extend(tokens.into_iter().zip(list).map(|(tokens, text)| Text { tokens, id: TextId::of(text) }));
+            texts.extend(tokens.into_iter().zip(list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) }));
         }
         progress.finish();
-        Ok(TrainingSet { rows, texts, known })
+        Ok(TrainingSet { rows, texts, guide: None, known })
     }
 
-    /// Whether `passage` is a known positive of `query`, or its very text.
+    /// The set, made of the same `examples`, with the vectors of all its texts by the model `guide`. Each text goes through it
+    /// once, before the training, cut at the lengths of the training and with the guide's own prompts.
+    ///
+    /// # Errors
+    /// Where the guide cannot embed a text.
+    pub fn guided_by<O: Ops>(
+        mut self,
+        guide: &EmbeddingModel<O>,
+        examples: &[Example],
+        path: &Path,
+        settings: &TrainSettings,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let Numbered { queries, passages, .. } = number(examples, &self.known, path, settings.loss.name)?;
+        let mut vectors = Vectors { dim: guide.dim(), ..Vectors::default() };
+        for (role, list, max_len) in
+            [(Role::Query, queries, settings.query_max_len), (Role::Passage, passages, settings.passage_max_len)]
+        {
+            vectors.values.extend(embed(guide, &list, role, Some(max_len), GUIDE_BATCH, progress)?.values);
+        }
+        assert_eq!(vectors.values.len(), self.texts.len() * vectors.dim, "the set was made of other rows");
+        self.guide = Some(vectors);
+        Ok(self)
+    }
+
+    /// Whether `passage` is a known positive of `query`, or its text, or near to one of these.
     pub fn is_never_negative(&self, query: u32, passage: u32) -> bool {
         self.known[&self.texts[query as usize].id].contains(&self.texts[passage as usize].id)
     }
@@ -130,11 +152,71 @@ impl<'a> Texts<'a> {
     }
 }
 
+/// Rows whose numbers are places in two lists, of queries and of passages.
+struct Numbered<'a> {
+    rows: Vec<Row>,
+    queries: Vec<&'a str>,
+    passages: Vec<&'a str>,
+}
+
+/// Rows without the negatives that are `known`, with the scores that the loss reads.
+fn number<'a>(
+    examples: &'a [Example],
+    known: &HashMap<TextId, HashSet<TextId>>,
+    path: &Path,
+    loss: LossName,
+) -> Result<Numbered<'a>> {
+    let (mut queries, mut passages) = (Texts::default(), Texts::default());
+    let mut rows = Vec::with_capacity(examples.len());
+    for example in examples {
+        let (positive_scores, negative_scores) = scores(example, path, loss)?;
+        let never = &known[&TextId::near(&example.query)];
+        let is_negative: Vec<_> = example.negatives.iter().map(|text| !never.contains(&TextId::near(text))).collect();
+        let kept = |place: &usize| is_negative[*place];
+        rows.push(Row {
+            query: queries.number(&example.query),
+            positives: example.positives.iter().map(|text| passages.number(text)).collect(),
+            negatives: (0..is_negative.len()).filter(kept).map(|i| passages.number(&example.negatives[i])).collect(),
+            positive_scores,
+            negative_scores: (0..negative_scores.len()).filter(kept).map(|i| negative_scores[i]).collect(),
+            line: example.line,
+        });
+    }
+    Ok(Numbered { rows, queries: queries.list, passages: passages.list })
+}
+
+/// What `loss` reads about the positives and the negatives of a row.
+fn scores(example: &Example, path: &Path, loss: LossName) -> Result<(Vec<f32>, Vec<f32>)> {
+    let lacks = |problem: String, hint: &str| {
+        Err(Error::Row { path: path.into(), line: example.line, problem, hint: Some(hint.into()) })
+    };
+    let labels = || (vec![1.0; example.positives.len()], vec![0.0; example.negatives.len()]);
+    match (loss.reads(), &example.scores) {
+        (Reads::Texts, _) => Ok((Vec::new(), Vec::new())),
+        (Reads::Labels, Scores::Pair(label)) if *label == 0.0 || *label == 1.0 => Ok((vec![*label], Vec::new())),
+        (Reads::Labels, Scores::Pair(score)) => lacks(
+            format!("the pair has the score {score}, and `--loss {loss}` learns from the labels 0 and 1"),
+            "choose `--loss cosent` or `--loss cosine_mse`, or turn the scores into labels",
+        ),
+        (Reads::Labels, _) | (Reads::PairScoresOrLabels, Scores::None) => Ok(labels()),
+        (Reads::PairScores | Reads::PairScoresOrLabels, Scores::Pair(score)) => Ok((vec![*score], Vec::new())),
+        (_, Scores::Teacher { positives, negatives }) => Ok((positives.clone(), negatives.clone())),
+        (Reads::TeacherScores, Scores::None | Scores::Pair(_)) => lacks(
+            format!("the row has no scores of a teacher, which `--loss {loss}` learns from"),
+            "add `pos_scores` and `neg_scores`, lists with a number for each text of `pos` and `neg`, or choose another `--loss`",
+        ),
+        (Reads::PairScores, Scores::None) => lacks(
+            format!("the row has no score, which `--loss {loss}` learns from"),
+            "give every row one `pos` and a `score`, or `pos_scores` and `neg_scores`, or choose another `--loss`",
+        ),
+    }
+}
+
 fn known_positives(examples: &[Example]) -> HashMap<TextId, HashSet<TextId>> {
     let mut known: HashMap<TextId, HashSet<TextId>> = HashMap::new();
     for example in examples {
-        let query = TextId::of(&example.query);
-        let positives = example.positives.iter().map(|text| TextId::of(text));
+        let query = TextId::near(&example.query);
+        let positives = example.positives.iter().map(|text| TextId::near(text));
         known.entry(query).or_insert_with(|| HashSet::from([query])).extend(positives);
     }
     known
@@ -146,7 +228,7 @@ fn check_negatives(rows: &[Row], path: &Path, settings: &TrainSettings, progress
         return Err(Error::Data { path: path.into(), problem: "there is no row to train on".into(), hint: None });
     }
     let wanted = settings.train_group_size - 1;
-    if wanted == 0 {
+    if wanted == 0 || settings.loss.name.takes_pairs() {
         return Ok(());
     }
     let n_few = rows.iter().filter(|row| (1..wanted).contains(&row.negatives.len())).count();
@@ -169,7 +251,10 @@ fn check_negatives(rows: &[Row], path: &Path, settings: &TrainSettings, progress
                 "the row has no negatives ({n_without} of {} rows have none), and gets none from its batch",
                 rows.len()
             ),
-            hint: Some(format!("{hint}, or use in-batch negatives with a batch of 2 or more")),
+            hint: Some(match settings.loss.name.compares_over_batch() {
+                true => format!("{hint}, or use in-batch negatives with a batch of 2 or more"),
+                false => format!("{hint}, or choose a `--loss` with in-batch negatives"),
+            }),
         });
     }
     progress.warn(&format!(

@@ -8,7 +8,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
-use crate::loss::InfoNceStats;
+use crate::loss::BatchStats;
 use crate::train::forecast::Forecast;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{Plan, StepReport};
@@ -26,6 +26,8 @@ pub struct LogEntry {
     pub lr: f64,
     /// Gradient norm of the last step, before clipping.
     pub grad_norm: f64,
+    /// Temperature that the last step used.
+    pub temperature: f64,
     /// Share of queries whose positive was closer than every negative, over the window.
     pub in_batch_accuracy: f64,
     /// Mean similarity of query and positive, over the window.
@@ -34,6 +36,10 @@ pub struct LogEntry {
     pub hardest_negative_similarity: f64,
     /// Mean number of negatives of a query, over the window: the other passages of its batch, without those that are masked.
     pub negatives_per_query: f64,
+    /// Pairs of query and passage in the window that were no negatives because the passage is a known positive, or near to one.
+    pub masked_known: usize,
+    /// Pairs in the window that were no negatives because they are too similar, by `mask_margin` or by the guide.
+    pub masked_similar: usize,
     /// Rows per second, over the window.
     pub examples_per_s: f64,
     /// Tokens per second, over the window.
@@ -45,7 +51,7 @@ pub struct LogEntry {
 pub struct Window {
     n_steps: usize,
     loss_sum: f64,
-    stats: InfoNceStats,
+    stats: BatchStats,
     n_tokens: usize,
 }
 
@@ -66,10 +72,13 @@ impl Window {
             loss: self.loss_sum / self.n_steps as f64,
             lr: last.learning_rate,
             grad_norm: last.grad_norm,
+            temperature: last.temperature,
             in_batch_accuracy: self.stats.accuracy(),
             positive_similarity: self.stats.positive_similarity(),
             hardest_negative_similarity: self.stats.hardest_negative_similarity(),
             negatives_per_query: self.stats.n_negatives as f64 / self.stats.n_queries.max(1) as f64,
+            masked_known: self.stats.n_masked_known,
+            masked_similar: self.stats.n_masked_similar,
             examples_per_s: self.stats.n_queries as f64 / seconds,
             tokens_per_s: self.n_tokens as f64 / seconds,
         }
@@ -85,7 +94,7 @@ pub struct RunRecord {
     pub embertune: &'static str,
     /// All settings, defaults included.
     pub settings: TrainSettings,
-    /// The temperature in use.
+    /// The temperature in use; where it was learnt, the last.
     pub temperature: f64,
     /// Dropout in use: of the hidden states, of the attention's probabilities.
     pub dropout: [f32; 2],
@@ -183,7 +192,7 @@ impl Counts {
         self.steps += 1;
         self.examples += report.stats.n_queries;
         self.tokens += report.n_tokens;
-        self.queries_without_negative += report.stats.n_queries - report.stats.n_contrasted;
+        self.queries_without_negative += report.stats.n_idle;
     }
 }
 
@@ -216,15 +225,17 @@ mod tests {
     use super::*;
 
     fn report(step: usize, loss: f64) -> StepReport {
-        let stats = InfoNceStats {
+        let stats = BatchStats {
             n_queries: 4,
             n_contrasted: 4,
             n_correct: step,
             n_negatives: 8,
             positive_similarity_sum: 2.0,
             hardest_similarity_sum: 1.0,
+            ..BatchStats::default()
         };
-        StepReport { step, epoch: 0.5, loss, learning_rate: 0.1 * step as f64, grad_norm: 3.0, stats, n_tokens: 100 }
+        let learning_rate = 0.1 * step as f64;
+        StepReport { step, epoch: 0.5, loss, learning_rate, grad_norm: 3.0, temperature: 0.02, stats, n_tokens: 100 }
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
 
-use crate::data::read_examples;
+use crate::data::{Example, read_examples, read_scored_examples};
 use crate::error::Result;
-use crate::model::{EmbeddingModel, resolve};
+use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::train::dataset::TrainingSet;
 use crate::train::events::{Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
+use crate::train::loss_settings::Reads;
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, FileRecord, Losses, RunRecord, Seconds, Window};
@@ -37,7 +38,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         format: 1,
         embertune: env!("CARGO_PKG_VERSION"),
         settings: settings.clone(),
-        temperature: settings.effective_temperature(),
+        temperature: outcome.temperature,
         dropout: [rates.hidden, rates.attention],
         prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
         data,
@@ -97,9 +98,18 @@ fn prepare<O: Ops>(
     let mut model = EmbeddingModel::load(ops, &base, &overrides, observer)?;
     let load_bytes = peak_memory_bytes().unwrap_or(0).saturating_sub(before);
     let loaded = Instant::now();
-    let examples = read_examples(&settings.train_data, observer)?;
+    settings.loss.validate_width(model.dim())?;
+    settings.loss.notes(settings.normalized, model.dim()).iter().for_each(|note| observer.note(note));
+    let examples = match settings.loss.name.reads() {
+        Reads::Texts => read_examples(&settings.train_data, observer)?,
+        _ => read_scored_examples(&settings.train_data, observer)?,
+    };
     let data = FileRecord::of(&settings.train_data)?;
     let set = TrainingSet::new(&model, &examples, &settings.train_data, settings, observer)?;
+    let set = match &settings.loss.guide_model {
+        Some(guide) => guided(guide, &model, set, &examples, settings, observer)?,
+        None => set,
+    };
     drop(examples);
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
@@ -108,9 +118,25 @@ fn prepare<O: Ops>(
     Ok(Prepared { model, set, data, settings, forecast, seconds })
 }
 
+/// The set with the vectors of the model `guide`, which is there no longer than that takes.
+fn guided<O: Ops>(
+    guide: &str,
+    trained: &EmbeddingModel<O>,
+    set: TrainingSet,
+    examples: &[Example],
+    settings: &TrainSettings,
+    observer: &dyn Observer,
+) -> Result<TrainingSet> {
+    observer.note(&format!("`--guide_model {guide}` embeds the texts"));
+    let unit = Overrides { normalize: Some(true), ..Overrides::default() };
+    let guide = EmbeddingModel::load_beside(trained, &resolve(guide, observer)?, &unit, observer)?;
+    set.guided_by(&guide, examples, &settings.train_data, settings, observer)
+}
+
 struct Outcome {
     counts: Counts,
     losses: Losses,
+    temperature: f64,
 }
 
 fn run_steps<O: Ops>(
@@ -166,7 +192,7 @@ fn run_steps<O: Ops>(
         }
     }
     seconds.train = training.as_secs_f64();
-    Ok(Outcome { counts, losses })
+    Ok(Outcome { counts, losses, temperature: trainer.temperature() })
 }
 
 fn is_due(step: usize, every: usize) -> bool {
@@ -175,12 +201,12 @@ fn is_due(step: usize, every: usize) -> bool {
 
 /// Said once: the data itself leaves a batch without negatives, because its rows share their positives, say.
 fn warn_of_empty_batches(report: &StepReport, before: &Counts, observer: &dyn Observer) {
-    if report.stats.n_contrasted < report.stats.n_queries && before.queries_without_negative == 0 {
+    if report.stats.n_idle > 0 && before.queries_without_negative == 0 {
         observer.warn(&format!(
             "step {}: {} of {} queries have no negative in their batch and learn nothing from it; this is said once, and \
              counted in run.json",
             report.step,
-            report.stats.n_queries - report.stats.n_contrasted,
+            report.stats.n_idle,
             report.stats.n_queries
         ));
     }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, SchedulerType};
+use crate::train::loss_settings::LossSettings;
 use crate::train::memory::MemoryBudget;
 use crate::train::objective::Objective;
 use crate::train::sampler::{LastBatch, SamplingStrategy};
@@ -44,6 +45,8 @@ pub struct TrainSettings {
     /// Dropout everywhere in the model, in `0..1`; `None` takes the base model's `config.json`.
     pub dropout: Option<f32>,
 
+    /// Which loss, and what it takes beside the three settings below.
+    pub loss: LossSettings,
     /// What similarities are divided by, `1 / scale`. Default 0.02 (sentence-transformers: 0.05).
     pub temperature: f64,
     /// Passages of a query in a batch: one positive, the rest negatives. Default 8.
@@ -120,6 +123,7 @@ impl Default for TrainSettings {
             passage_max_len: 128,
             max_seq_length: None,
             dropout: None,
+            loss: LossSettings::default(),
             temperature: 0.02,
             train_group_size: 8,
             use_inbatch_neg: true,
@@ -194,18 +198,21 @@ impl TrainSettings {
                 hint: None,
             });
         }
+        self.loss.validate(self.use_inbatch_neg)?;
         self.some_query_has_a_negative()
     }
 
     fn some_query_has_a_negative(&self) -> Result<()> {
-        let from_batch = self.use_inbatch_neg && self.per_device_train_batch_size > 1;
-        if self.train_group_size > 1 || from_batch {
+        let from_batch = self.negatives() == Negatives::InBatch && self.per_device_train_batch_size > 1;
+        if self.train_group_size > 1 || from_batch || self.loss.name.takes_pairs() {
             return Ok(());
         }
-        let reason = if self.use_inbatch_neg {
-            "with `--per_device_train_batch_size 1`"
+        let reason = if !self.loss.name.compares_over_batch() {
+            format!("with `--loss {}`", self.loss.name)
+        } else if self.use_inbatch_neg {
+            "with `--per_device_train_batch_size 1`".into()
         } else {
-            "with `--use_inbatch_neg False`"
+            "with `--use_inbatch_neg False`".into()
         };
         Err(Error::Setting {
             problem: format!(
@@ -235,7 +242,7 @@ impl TrainSettings {
         if self.negatives_cross_device {
             notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
         }
-        if !self.normalized && self.temperature != 1.0 {
+        if self.effective_temperature() != self.temperature {
             notes.push(format!(
                 "`--normalized False`: the temperature is 1 instead of {}, as in the original",
                 self.temperature
@@ -244,9 +251,9 @@ impl TrainSettings {
         notes
     }
 
-    /// The temperature in use: 1 where embeddings are not normalised.
+    /// The temperature in use: 1 where similarities are no cosines.
     pub fn effective_temperature(&self) -> f64 {
-        if self.normalized { self.temperature } else { 1.0 }
+        if self.normalized || self.loss.takes_cosines() { self.temperature } else { 1.0 }
     }
 
     /// Number of warm-up steps of a run of `total_steps`.
@@ -263,12 +270,19 @@ impl TrainSettings {
 
     /// What is minimised.
     pub fn objective(&self) -> Objective {
-        Objective { negatives: self.negatives(), temperature: self.effective_temperature() }
+        let dims = &self.loss.matryoshka_dims;
+        let weights = self.loss.matryoshka_weights.iter().copied().chain(std::iter::repeat(1.0));
+        Objective {
+            loss: self.loss.loss(self.use_inbatch_neg, self.effective_temperature()),
+            scale_to_1: self.loss.takes_cosines() && !self.normalized,
+            dims: dims.iter().copied().zip(weights).collect(),
+            scale_cut_to_1: self.normalized,
+        }
     }
 
     /// Which passages of a batch are negatives of a query.
     pub fn negatives(&self) -> Negatives {
-        if self.use_inbatch_neg { Negatives::InBatch } else { Negatives::OwnGroup }
+        self.loss.negatives(self.use_inbatch_neg)
     }
 
     /// What happens to a smaller last batch.

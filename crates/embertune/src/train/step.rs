@@ -6,7 +6,7 @@
 
 use embertune_kernels::Ops;
 
-use crate::loss::InfoNceStats;
+use crate::loss::BatchStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
@@ -27,14 +27,20 @@ pub struct MicroBatch {
     pub group_sizes: Vec<usize>,
     /// `[n_queries, n_passages]`: passages that are never negatives of the query.
     pub excluded: Vec<bool>,
+    /// What the loss reads about each passage, `[n_passages]`; empty where it reads nothing.
+    pub scores: Vec<f32>,
+    /// What a guide model says of all texts, `[n_texts, dim]`; empty where there is none.
+    pub guide: Vec<f32>,
 }
 
 impl MicroBatch {
     /// The texts of `rows` in `epoch`. A text's dropout depends on (seed, epoch, row, place in the row) alone.
     pub fn new(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Self {
-        let Drawn { queries, passages, group_sizes } = Drawn::new(set, rows, group_size, seed, epoch);
+        let Drawn { queries, passages, group_sizes, scores } = Drawn::new(set, rows, group_size, seed, epoch);
         let mut batch = Batch::default();
+        let mut guide = Vec::new();
         for &(text, row, slot) in queries.iter().chain(&passages) {
+            guide.extend(set.guide.iter().flat_map(|vectors| vectors.row(text as usize)));
             let tokens = &set.texts[text as usize].tokens;
             let key = key(&[DROPOUT, seed, epoch as u64, row as u64, slot as u64]);
             batch.push(&tokens.ids, tokens.prompt_len, key);
@@ -44,7 +50,7 @@ impl MicroBatch {
         for &(query, ..) in &queries {
             excluded.extend(passages.iter().map(|&(passage, ..)| set.is_never_negative(query, passage)));
         }
-        MicroBatch { batch, group_sizes, excluded }
+        MicroBatch { batch, group_sizes, excluded, scores, guide }
     }
 
     /// The lengths in tokens of its texts, in their order, without making it.
@@ -64,30 +70,37 @@ struct Drawn {
     queries: Vec<(u32, usize, usize)>,
     passages: Vec<(u32, usize, usize)>,
     group_sizes: Vec<usize>,
+    /// Of the passages, where the data has them.
+    scores: Vec<f32>,
 }
 
 impl Drawn {
     fn new(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Self {
         let mut passages = Vec::new();
         let mut group_sizes = Vec::with_capacity(rows.len());
+        let mut scores = Vec::new();
         for &row in rows {
             let texts = &set.rows[row];
             let group = choose(Draw { seed, epoch, row }, texts.positives.len(), texts.negatives.len(), group_size);
+            if !texts.positive_scores.is_empty() {
+                scores.push(texts.positive_scores[group.positive]);
+                scores.extend(group.negatives.iter().map(|&place| texts.negative_scores[place]));
+            }
             let negatives = group.negatives.iter().map(|&place| texts.negatives[place]);
             let texts = std::iter::once(texts.positives[group.positive]).chain(negatives);
             group_sizes.push(1 + group.negatives.len());
             passages.extend(texts.enumerate().map(|(place, text)| (text, row, place + 1)));
         }
         let queries = rows.iter().map(|&row| (set.rows[row].query, row, 0)).collect();
-        Drawn { queries, passages, group_sizes }
+        Drawn { queries, passages, group_sizes, scores }
     }
 }
 
 /// How a micro batch is computed.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass {
+pub struct Pass<'a> {
     /// What its embeddings are judged by.
-    pub objective: Objective,
+    pub objective: &'a Objective,
     /// Probabilities of dropout.
     pub dropout: DropoutRates,
     /// Factor on the gradients: `1 / n` of n micro batches, so that their sum is the gradient of the mean loss.
@@ -101,9 +114,9 @@ pub struct Pass {
 pub fn forward_backward<O: Ops>(
     model: &EmbeddingModel<O>,
     micro: &MicroBatch,
-    pass: Pass,
+    pass: Pass<'_>,
     gradients: &mut Gradients<O>,
-) -> (f64, InfoNceStats) {
+) -> (f64, BatchStats) {
     let batch = &micro.batch;
     let lengths: Vec<_> = (0..batch.n_texts()).map(|text| batch.ragged().range(text).len()).collect();
     let chunks = cut(&lengths);

@@ -6,15 +6,17 @@
 use embertune_kernels::Ops;
 
 use crate::error::{Error, Result};
-use crate::loss::InfoNceStats;
+use crate::loss::BatchStats;
 use crate::model::{EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{AdamW, Schedule};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
+use crate::train::objective::Objective;
 use crate::train::sampler::{Batches, LastBatch, epoch_order};
 use crate::train::settings::TrainSettings;
 use crate::train::step::{MicroBatch, Pass, forward_backward};
+use crate::train::temperature::LearnedTemperature;
 
 /// How long a run will be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,8 +80,10 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
+    /// The temperature that the step used.
+    pub temperature: f64,
     /// Similarities and accuracy.
-    pub stats: InfoNceStats,
+    pub stats: BatchStats,
     /// Tokens that went through the model.
     pub n_tokens: usize,
 }
@@ -93,6 +97,9 @@ pub struct Trainer<'a, O: Ops> {
     schedule: Schedule,
     optimizer: AdamW<O>,
     gradients: Gradients<O>,
+    objective: Objective,
+    /// Where the temperature is learnt.
+    temperature: Option<LearnedTemperature>,
     steps_done: usize,
     /// The order of the epoch that it belongs to.
     order: (usize, Vec<usize>),
@@ -113,6 +120,10 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let schedule = Schedule::new(settings.lr_scheduler_type, settings.learning_rate, warmup_steps, total_steps)?;
         let optimizer = AdamW::new(model.ops(), model.parameters(), settings.adamw());
         let gradients = model.parameters().zero_gradients(model.ops());
+        settings.loss.validate_width(model.dim())?;
+        let objective = settings.objective();
+        let learns = settings.loss.temperature_learning_rate.is_some();
+        let temperature = learns.then(|| LearnedTemperature::new(settings.effective_temperature()));
         let order = (0, epoch_order(plan.n_rows, settings.train_sampling_strategy, settings.seed, 0));
         Ok(Trainer {
             model,
@@ -122,6 +133,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
             schedule,
             optimizer,
             gradients,
+            objective,
+            temperature,
             steps_done: 0,
             order,
             kept_tokens: usize::MAX,
@@ -141,6 +154,11 @@ impl<'a, O: Ops> Trainer<'a, O> {
     pub fn free_memory(&self) {
         self.model.ops().limit_buffers(0);
         self.model.ops().limit_buffers(self.buffer_limit);
+    }
+
+    /// The temperature of the next step.
+    pub fn temperature(&self) -> f64 {
+        self.temperature.map_or(self.settings.effective_temperature(), |learnt| learnt.value)
     }
 
     /// How long the run is.
@@ -172,7 +190,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
         let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
         let pass = Pass {
-            objective: self.settings.objective(),
+            objective: &self.objective,
             dropout: self.settings.dropout_rates(self.model.dropout()),
             weight: 1.0 / micro_batches.len() as f32,
             kept_tokens: self.kept_tokens,
@@ -185,7 +203,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
             loss: 0.0,
             learning_rate: self.schedule.learning_rate(self.steps_done),
             grad_norm: 0.0,
-            stats: InfoNceStats::default(),
+            temperature: self.temperature(),
+            stats: BatchStats::default(),
             n_tokens: 0,
         };
         for places in &micro_batches {
@@ -209,6 +228,11 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let ops = self.model.shared_ops();
         let (parameters, gradients) = (self.model.parameters_mut(), &self.gradients);
         self.optimizer.step(&ops, parameters, gradients, report.learning_rate, scale);
+        if let (Some(learnt), Some(peak)) = (&mut self.temperature, self.settings.loss.temperature_learning_rate) {
+            let rate = peak * report.learning_rate / self.settings.learning_rate;
+            learnt.step(report.stats.d_log_temperature / micro_batches.len() as f64, rate, self.settings.adamw());
+            self.objective.loss = self.settings.loss.loss(self.settings.use_inbatch_neg, learnt.value);
+        }
         self.steps_done += 1;
         Ok(report)
     }

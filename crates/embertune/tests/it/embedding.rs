@@ -125,8 +125,13 @@ fn without_a_pool_the_candidates_are_the_passages_of_the_rows() {
 fn a_query_finds_itself_first() {
     let Some(model) = tiny_bert(&Overrides::default()) else { return };
     let texts = texts();
-    let example =
-        |text: &String| Example { query: text.clone(), positives: vec![text.clone()], negatives: vec![], line: 1 };
+    let example = |text: &String| Example {
+        query: text.clone(),
+        positives: vec![text.clone()],
+        negatives: vec![],
+        line: 1,
+        ..Example::default()
+    };
     let queries = queries_of(&texts.iter().map(example).collect::<Vec<_>>(), &Silent);
     let said = Said::default();
     let settings = EvalSettings { cutoffs: vec![1, 10], batch_size: 16 };

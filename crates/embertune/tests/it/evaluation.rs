@@ -48,7 +48,7 @@ impl Judged {
 
 fn example(query: &str, positives: &[&str]) -> Example {
     let positives = positives.iter().map(|text| text.to_string()).collect();
-    Example { query: query.into(), positives, negatives: Vec::new(), line: 1 }
+    Example { query: query.into(), positives, line: 1, ..Example::default() }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use embertune::data::Example;
+use embertune::data::{Example, Scores};
 use embertune::model::{DropoutRates, EmbeddingModel};
 use embertune::progress::Silent;
 use embertune::train::chunks::{CHUNK_TOKENS, cut};
 use embertune::train::forecast::{Limits, forecast};
+use embertune::train::objective::Objective;
 use embertune::train::step::{MicroBatch, Pass, forward_backward};
 use embertune::train::{TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
@@ -47,6 +48,7 @@ fn set(model: &EmbeddingModel<Cpu>) -> TrainingSet {
             query: format!("query {i} of heat"),
             positives: vec![text("answer", i)],
             negatives: vec![text("first other", i + 1), text("second other", i + 2)],
+            scores: Scores::None,
             line: i + 1,
         })
         .collect();
@@ -54,9 +56,9 @@ fn set(model: &EmbeddingModel<Cpu>) -> TrainingSet {
 }
 
 /// With dropout, so that a chunk that is computed again has to draw the same masks.
-fn pass(kept_tokens: usize) -> Pass {
+fn pass(objective: &Objective, kept_tokens: usize) -> Pass<'_> {
     let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
-    Pass { objective: settings().objective(), dropout, weight: 0.5, kept_tokens }
+    Pass { objective, dropout, weight: 0.5, kept_tokens }
 }
 
 /// One micro batch of all rows, of at least four chunks.
@@ -73,7 +75,7 @@ fn downloaded(model: &EmbeddingModel<Cpu>, buffers: &[<Cpu as Ops>::Buf]) -> Vec
 
 fn gradients(model: &EmbeddingModel<Cpu>, micro: &MicroBatch, kept_tokens: usize) -> (f64, Vec<Vec<f32>>) {
     let mut gradients = model.parameters().zero_gradients(model.ops());
-    let (loss, _) = forward_backward(model, micro, pass(kept_tokens), &mut gradients);
+    let (loss, _) = forward_backward(model, micro, pass(&settings().objective(), kept_tokens), &mut gradients);
     (loss, downloaded(model, &gradients.list))
 }
 
@@ -82,7 +84,8 @@ fn chunks_have_the_loss_and_gradient_of_the_batch_in_one_piece() {
     for name in ["tiny-bert", "tiny-mpnet"] {
         let Some(model) = model(name) else { return };
         let micro = micro_batch(&set(&model));
-        let pass = pass(0);
+        let objective = settings().objective();
+        let pass = pass(&objective, 0);
         let (embeddings, saved) = model.forward(&micro.batch, pass.dropout);
         let mut judged = pass.objective.judge(&micro, &embeddings, model.dim());
         judged.d_embeddings.iter_mut().for_each(|d| *d *= pass.weight);

@@ -10,6 +10,8 @@ mod golden;
 mod gradient_cache;
 mod gradients;
 mod invariance;
+mod loss_gradients;
+mod loss_training;
 mod losses;
 mod metrics;
 mod mining;

@@ -16,7 +16,7 @@ use crate::search::{SCORE, vectors};
 
 fn row(query: &str, positives: &[&str], line: usize) -> Row {
     let positives: Vec<_> = positives.iter().map(|text| text.to_string()).collect();
-    let example = Example { query: query.into(), positives, negatives: Vec::new(), line };
+    let example = Example { query: query.into(), positives, line, ..Example::default() };
     Row { example, fields: Map::new() }
 }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use embertune::data::Example;
-use embertune::loss::Negatives;
+use embertune::data::{Example, Scores};
+use embertune::loss::{InfoNce, Loss, Negatives};
 use embertune::model::{DropoutRates, EmbeddingModel};
 use embertune::progress::Silent;
 use embertune::train::events::{Observer, StepEvent};
@@ -39,6 +39,7 @@ fn examples(n: usize, n_negatives: usize) -> Vec<Example> {
             query: format!("query {i} {}", words(1 + i % 4, i)),
             positives: vec![format!("answer {i} {}", words(3 + i % 6, i))],
             negatives: (0..n_negatives).map(|k| format!("other {i} {k} {}", words(2 + (i + k) % 7, i + k))).collect(),
+            scores: Scores::None,
             line: i + 1,
         })
         .collect()
@@ -112,12 +113,9 @@ fn first_step_of_a_warm_up_changes_no_weight() {
 /// Loss and gradients of some rows in one micro batch.
 fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], weight: f32) -> (f64, Vec<Vec<f32>>) {
     let micro = MicroBatch::new(set, rows, 3, 42, 0);
-    let pass = Pass {
-        objective: Objective { negatives: Negatives::InBatch, temperature: 0.05 },
-        dropout: DropoutRates { hidden: 0.1, attention: 0.1 },
-        weight,
-        kept_tokens: usize::MAX,
-    };
+    let objective = Objective::new(Loss::InfoNce(InfoNce::new(Negatives::InBatch, 0.05)));
+    let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
+    let pass = Pass { objective: &objective, dropout, weight, kept_tokens: usize::MAX };
     let mut gradients = model.parameters().zero_gradients(model.ops());
     let (loss, _) = forward_backward(model, &micro, pass, &mut gradients);
     (loss, gradients.list.iter().map(|g| model.ops().download(g)).collect())
@@ -173,6 +171,7 @@ fn known_positives_and_the_query_itself_are_never_negatives() {
         query: query.into(),
         positives: positives.iter().map(|&text| text.into()).collect(),
         negatives: vec![],
+        scores: Scores::None,
         line,
     };
     let examples = [

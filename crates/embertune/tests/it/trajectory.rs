@@ -61,7 +61,13 @@ fn examples(batches: &Value) -> Vec<Example> {
         let groups = passages.chunks(passages.len() / queries.len());
         for (query, group) in queries.into_iter().zip(groups) {
             let line = examples.len() + 1;
-            examples.push(Example { query, positives: vec![group[0].clone()], negatives: group[1..].to_vec(), line });
+            examples.push(Example {
+                query,
+                positives: vec![group[0].clone()],
+                negatives: group[1..].to_vec(),
+                line,
+                ..Example::default()
+            });
         }
     }
     examples
