@@ -14,14 +14,20 @@ use serde_json::Value;
 use crate::golden;
 use crate::models::{POOLINGS, batch, difference, largest, load, pooled, texts, tokenize};
 
-/// Golden files, the models in them, and the poolings of each.
-const SETS: [(&str, &[&str], &[(Pooling, &str)]); 2] = [
-    ("encode", &["tiny-bert", "tiny-mpnet"], &POOLINGS),
-    (
-        "models",
-        &["tiny-roberta", "tiny-xlm-roberta", "tiny-distilbert"],
-        &[(Pooling::Cls, "cls"), (Pooling::Mean, "mean")],
-    ),
+/// A golden file, the models in it, and the poolings of each.
+struct Set {
+    name: &'static str,
+    models: &'static [&'static str],
+    poolings: &'static [(Pooling, &'static str)],
+}
+
+const SETS: [Set; 2] = [
+    Set { name: "encode", models: &["tiny-bert", "tiny-mpnet"], poolings: &POOLINGS },
+    Set {
+        name: "models",
+        models: &["tiny-roberta", "tiny-xlm-roberta", "tiny-distilbert"],
+        poolings: &[(Pooling::Cls, "cls"), (Pooling::Mean, "mean")],
+    },
 ];
 
 /// Between normalised embeddings. Correct f32 programs differ by 2e-7; a wrong epsilon of LayerNorm gives 2.9e-5.
@@ -44,90 +50,74 @@ fn mpnet_buckets_equal_those_of_transformers() {
 
 #[test]
 fn embeddings_of_tiny_models_equal_pytorch_in_every_pooling() {
-    check_tiny(Reference::<f32>::new);
-    check_tiny(Cpu::new);
-}
-
-fn values(set: &str) -> Option<(Value, BTreeMap<String, golden::Tensor>)> {
-    Some((golden::json(&format!("{set}.json"))?, golden::tensors(&format!("{set}.safetensors"))?))
-}
-
-fn check_tiny<O: Ops>(ops: impl Fn() -> O) {
-    for (set, names, poolings) in SETS {
-        let Some((json, tensors)) = values(set) else { continue };
-        for name in names {
-            check_poolings(&ops, &json, &tensors, name, poolings);
-        }
+    for set in SETS {
+        set.check_embeddings(&Reference::<f32>::new);
+        set.check_embeddings(&Cpu::new);
     }
 }
 
-fn check_poolings<O: Ops>(
-    ops: &impl Fn() -> O,
-    json: &Value,
-    tensors: &BTreeMap<String, golden::Tensor>,
-    name: &str,
-    poolings: &[(Pooling, &str)],
-) {
-    let texts = texts(&json["texts"]);
-    let Some(folder) = golden::golden(name) else { return };
-    for &(pooling, pooling_name) in poolings {
-        for (normalize, end) in [(false, ""), (true, "/norm")] {
-            let model = load(ops(), &folder, &pooled(pooling, normalize));
-            for length in [64, 16] {
-                let case = format!("{name}/len{length}/{pooling_name}{end}");
-                let (shape, expected) = &tensors[&case];
-                assert_eq!(shape[..], [texts.len(), model.dim()], "{case}");
-                let actual = model.encode(&batch(&tokenize(&model, &texts, Some(length))));
-                let allowed = if normalize { NORMALIZED } else { UNNORMALIZED * largest(expected) };
-                let difference = difference(&actual, expected);
-                assert!(difference <= allowed, "{case}: {difference:e}");
+impl Set {
+    fn values(&self) -> Option<(Value, BTreeMap<String, golden::Tensor>)> {
+        let name = self.name;
+        Some((golden::json(&format!("{name}.json"))?, golden::tensors(&format!("{name}.safetensors"))?))
+    }
+
+    fn check_embeddings<O: Ops>(&self, ops: &impl Fn() -> O) {
+        let Some((json, tensors)) = self.values() else { return };
+        let texts = texts(&json["texts"]);
+        for name in self.models {
+            let Some(folder) = golden::golden(name) else { return };
+            for &(pooling, pooling_name) in self.poolings {
+                for (normalize, end) in [(false, ""), (true, "/norm")] {
+                    let model = load(ops(), &folder, &pooled(pooling, normalize));
+                    for length in [64, 16] {
+                        let case = format!("{name}/len{length}/{pooling_name}{end}");
+                        let (shape, expected) = &tensors[&case];
+                        assert_eq!(shape[..], [texts.len(), model.dim()], "{case}");
+                        let actual = model.encode(&batch(&tokenize(&model, &texts, Some(length))));
+                        let allowed = if normalize { NORMALIZED } else { UNNORMALIZED * largest(expected) };
+                        let difference = difference(&actual, expected);
+                        assert!(difference <= allowed, "{case}: {difference:e}");
+                    }
+                }
             }
         }
+    }
+
+    fn check_hidden<O: Ops>(&self, ops: &impl Fn() -> O) {
+        let Some((json, tensors)) = self.values() else { return };
+        let texts = texts(&json["texts"]);
+        let mut n_checked = 0;
+        for name in self.models {
+            let Some(folder) = golden::golden(name) else { return };
+            let model = load(ops(), &folder, &Overrides::default());
+            for length in [64, 16] {
+                let batch = batch(&tokenize(&model, &texts, Some(length)));
+                let (_, saved) = model.forward(&batch, DropoutRates::default());
+                for (k, state) in saved.hidden_states().enumerate() {
+                    let state = model.ops().download(state);
+                    let width = state.len() / batch.n_tokens();
+                    for text in 0..texts.len() {
+                        let case = format!("{name}/len{length}/hidden/{text}/{k}");
+                        let Some((_, expected)) = tensors.get(&case) else { continue };
+                        let rows = batch.ragged().range(text);
+                        let difference = difference(&state[rows.start * width..rows.end * width], expected);
+                        assert!(difference <= UNNORMALIZED * largest(expected), "{case}: {difference:e}");
+                        n_checked += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(n_checked, tensors.keys().filter(|key| key.contains("/hidden/")).count());
     }
 }
 
 #[test]
 fn hidden_states_of_every_layer_equal_pytorch() {
-    check_hidden(Reference::<f32>::new);
-    check_hidden(Cpu::new);
-}
-
-fn check_hidden<O: Ops>(ops: impl Fn() -> O) {
-    for (set, names, _) in SETS {
-        let Some((json, tensors)) = values(set) else { continue };
-        check_hidden_of(&ops, &json, &tensors, names);
+    for set in SETS {
+        set.check_hidden(&Reference::<f32>::new);
+        set.check_hidden(&Cpu::new);
     }
-}
-
-fn check_hidden_of<O: Ops>(
-    ops: &impl Fn() -> O,
-    json: &Value,
-    tensors: &BTreeMap<String, golden::Tensor>,
-    names: &[&str],
-) {
-    let texts = texts(&json["texts"]);
-    let mut n_checked = 0;
-    for name in names {
-        let Some(folder) = golden::golden(name) else { return };
-        let model = load(ops(), &folder, &Overrides::default());
-        for length in [64, 16] {
-            let batch = batch(&tokenize(&model, &texts, Some(length)));
-            let (_, saved) = model.forward(&batch, DropoutRates::default());
-            for (k, state) in saved.hidden_states().enumerate() {
-                let state = model.ops().download(state);
-                let width = state.len() / batch.n_tokens();
-                for text in 0..texts.len() {
-                    let case = format!("{name}/len{length}/hidden/{text}/{k}");
-                    let Some((_, expected)) = tensors.get(&case) else { continue };
-                    let rows = batch.ragged().range(text);
-                    let difference = difference(&state[rows.start * width..rows.end * width], expected);
-                    assert!(difference <= UNNORMALIZED * largest(expected), "{case}: {difference:e}");
-                    n_checked += 1;
-                }
-            }
-        }
-    }
-    assert_eq!(n_checked, tensors.keys().filter(|key| key.contains("/hidden/")).count());
 }
 
 #[test]
