@@ -67,7 +67,7 @@ impl FromStr for MemoryBudget {
         let size = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, size)| *size as f64);
         let bytes = number.ok().zip(size).map(|(number, size)| number * size);
         match bytes {
-            Some(bytes) if bytes >= 1.0 && bytes < 1e18 => Ok(MemoryBudget::Bytes(bytes as u64)),
+            Some(bytes) if (1.0..1e18).contains(&bytes) => Ok(MemoryBudget::Bytes(bytes as u64)),
             _ => Err(wrong("a size with its unit, or a share of the available memory in percent")),
         }
     }
