@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use memmap2::MmapMut;
+
 use crate::ops::BufferBytes;
 
 const LINE: usize = 16;
@@ -15,9 +17,53 @@ const LINE: usize = 16;
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
+/// From this size on memory is asked of the system by itself, and goes back to it when it is freed. On the heap it would leave
+/// holes, and a process would keep a tenth more than its buffers need.
+const MIN_PAGES_BYTES: usize = 256 << 10;
+
+/// Zeros at first.
+enum Memory {
+    Heap(Vec<Line>),
+    Pages(MmapMut),
+}
+
+impl Memory {
+    fn new(n_lines: usize) -> Self {
+        let n_bytes = n_lines * size_of::<Line>();
+        if n_bytes >= MIN_PAGES_BYTES {
+            // Where the system has none left, nor would the heap, which ends the program with a message.
+            if let Ok(pages) = MmapMut::map_anon(n_bytes) {
+                return Memory::Pages(pages);
+            }
+        }
+        Memory::Heap(vec![Line([0.0; LINE]); n_lines])
+    }
+
+    fn n_lines(&self) -> usize {
+        match self {
+            Memory::Heap(lines) => lines.len(),
+            Memory::Pages(pages) => pages.len() / size_of::<Line>(),
+        }
+    }
+
+    fn as_ptr(&self) -> *const f32 {
+        match self {
+            Memory::Heap(lines) => lines.as_ptr().cast(),
+            Memory::Pages(pages) => pages.as_ptr().cast(),
+        }
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut f32 {
+        match self {
+            Memory::Heap(lines) => lines.as_mut_ptr().cast(),
+            Memory::Pages(pages) => pages.as_mut_ptr().cast(),
+        }
+    }
+}
+
 /// A buffer of a [`Cpu`](super::Cpu). It is a slice of `f32` that begins at a cache line.
 pub struct Buffer {
-    lines: Vec<Line>,
+    memory: Memory,
     len: usize,
     pool: Pool,
 }
@@ -26,16 +72,17 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `lines` holds `len.div_ceil(LINE)` lines or more (`Pool::take`), each `LINE` initialised floats
-        // without padding (`repr(C)`), so `len` floats lie there one after the other; the borrow is that of `self`.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: `memory` holds `len.div_ceil(LINE)` lines or more (`Pool::take`), each `LINE` initialised floats
+        // without padding (`repr(C)`; pages are zeros and begin at a cache line), so `len` floats lie there one after the other;
+        // the borrow is that of `self`.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as in `deref`; `&mut self` makes the borrow unique.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr(), self.len) }
     }
 }
 
@@ -55,8 +102,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        self.pool.stock().put(lines);
+        let memory = std::mem::replace(&mut self.memory, Memory::Heap(Vec::new()));
+        self.pool.stock().put(memory);
     }
 }
 
@@ -73,7 +120,7 @@ pub(crate) struct Pool(Arc<Mutex<Stock>>);
 /// The freed buffers of a pool, and what it counts. Sizes are in lines.
 struct Stock {
     /// By their size.
-    freed: BTreeMap<usize, Vec<Vec<Line>>>,
+    freed: BTreeMap<usize, Vec<Memory>>,
     /// Of all freed buffers.
     freed_lines: usize,
     /// Of all buffers, those in use included.
@@ -94,8 +141,8 @@ impl Pool {
         let n_lines = size_class(len.div_ceil(LINE));
         let reused = self.stock().get(n_lines);
         // Not while the pool is locked: the system may take its time to give pages.
-        let lines = reused.unwrap_or_else(|| vec![Line([0.0; LINE]); n_lines]);
-        Buffer { lines, len, pool: self.clone() }
+        let memory = reused.unwrap_or_else(|| Memory::new(n_lines));
+        Buffer { memory, len, pool: self.clone() }
     }
 
     /// A buffer of zeros.
@@ -126,11 +173,11 @@ impl Pool {
 
 impl Stock {
     /// A freed buffer of `n_lines` or more; `None` where the caller is to make one, which is counted.
-    fn get(&mut self, n_lines: usize) -> Option<Vec<Line>> {
+    fn get(&mut self, n_lines: usize) -> Option<Memory> {
         // Up to twice the size will do: batches differ in length, and the buffers of the longest serve all.
         let reused = self.freed.range_mut(n_lines..=2 * n_lines).find_map(|(_, list)| list.pop());
         match &reused {
-            Some(lines) => self.freed_lines -= lines.len(),
+            Some(memory) => self.freed_lines -= memory.n_lines(),
             None => {
                 self.release_outgrown(n_lines);
                 self.held_lines += n_lines;
@@ -140,13 +187,14 @@ impl Stock {
         reused
     }
 
-    fn put(&mut self, lines: Vec<Line>) {
+    fn put(&mut self, memory: Memory) {
+        let n_lines = memory.n_lines();
         if self.held_lines > self.limit {
-            self.held_lines -= lines.len();
-            return;
+            self.held_lines -= n_lines;
+        } else {
+            self.freed_lines += n_lines;
+            self.freed.entry(n_lines).or_default().push(memory);
         }
-        self.freed_lines += lines.len();
-        self.freed.entry(lines.len()).or_default().push(lines);
     }
 
     /// Gives up to `n_lines` of freed buffers that are smaller than that back to the system, the largest first: batches have
