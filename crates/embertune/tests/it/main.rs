@@ -12,6 +12,8 @@ mod invariance;
 mod losses;
 mod metrics;
 mod mining;
+mod mining_rules;
+mod mining_sources;
 mod models;
 mod said;
 mod saved_folders;
