@@ -11,7 +11,7 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use args::{Cli, refused, spelling};
 
@@ -21,7 +21,8 @@ fn main() -> ExitCode {
         return diagnostics::report(&error);
     }
     // Clap itself shows help and usage errors, and exits with 0 or 2.
-    match commands::run(Cli::parse_from(argv)) {
+    let cli = Cli::from_arg_matches(&Cli::definition().get_matches_from(argv)).unwrap_or_else(|error| error.exit());
+    match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => diagnostics::report(&error),
     }

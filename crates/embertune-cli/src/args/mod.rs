@@ -3,7 +3,7 @@
 //! Flags are spelled as in the original Python scripts (`--model_name_or_path`); [`spelling`] lets in the kebab-case
 //! spelling of each as well.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod boolean;
 pub mod embed;
@@ -42,7 +42,7 @@ pub struct Cli {
 pub enum Command {
     /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
     #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
-    Mine(MineArgs),
+    Mine(Box<MineArgs>),
     /// Fine-tune a model on queries with positives and negatives
     #[command(visible_alias = "finetune", after_help = train::EXAMPLES)]
     Train(Box<TrainArgs>),
@@ -57,20 +57,29 @@ pub enum Command {
     GenDocs,
 }
 
+impl Cli {
+    /// The command line. `mine` needs no model where words rank the candidates or vectors are there already.
+    pub fn definition() -> clap::Command {
+        Cli::command().mut_subcommand("mine", |mine| {
+            mine.mut_arg("model_name_or_path", |model| {
+                model.required(false).required_unless_present_any(["query_vectors", "passage_vectors", "ranking"])
+            })
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_definition_of_the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 
     #[test]
     fn every_flag_is_spelled_with_underscores_and_documented() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::definition().get_subcommands() {
             for flag in command.get_arguments() {
                 let name = flag.get_long().unwrap();
                 assert!(!name.contains('-'), "`{name}` would not be reached: argv is underscored before parsing");

@@ -1,6 +1,5 @@
 //! `embertune gen_docs`: the page docs/cli.md, from the same definitions as `--help`.
 
-use clap::CommandFactory;
 use embertune::Result;
 
 use crate::args::Cli;
@@ -14,7 +13,7 @@ pub fn run() -> Result<()> {
     let mut text = String::from(
         "# Command-line reference\n\nMade from the program by `cargo xtask gen-docs`; not to be edited by hand.\n",
     );
-    for command in Cli::command().get_subcommands_mut().filter(|command| !command.is_hide_set()) {
+    for command in Cli::definition().get_subcommands_mut().filter(|command| !command.is_hide_set()) {
         let aliases: Vec<_> = command.get_visible_aliases().map(|alias| format!("`{alias}`")).collect();
         let also = if aliases.is_empty() { String::new() } else { format!("Also called {}.\n\n", aliases.join(", ")) };
         let name = format!("embertune {}", command.get_name());

@@ -1,10 +1,13 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
-use embertune::Result;
 use embertune::data::atomic::check_writable;
 use embertune::data::{read_pool, read_rows};
-use embertune::mine::{mine, write_rows};
+use embertune::embed::files::read_vectors;
+use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorSource, mine, output};
+use embertune::model::EmbeddingModel;
 use embertune::progress::Progress;
+use embertune::{Error, Result};
+use embertune_kernels::cpu::Cpu;
 
 use super::{load, start_threads};
 use crate::args::MineArgs;
@@ -15,12 +18,30 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     if args.use_gpu_for_searching {
         progress.note("`--use_gpu_for_searching`: this build has no GPU support, the search runs on the CPU");
     }
+    let settings = args.settings();
+    settings.check()?;
     check_writable(&args.output_file)?;
+    let review = match &args.review {
+        Some(path) if !settings.rule.suspects() => {
+            return Err(Error::Setting {
+                problem: format!("`--review {}`: no rule suspects a candidate", path.display()),
+                hint: Some(
+                    "add `--preset nv-retriever`, a margin, `--max_score` or `--exclude_near_duplicates`".into(),
+                ),
+            });
+        }
+        Some(path) => {
+            check_writable(path)?;
+            Review::read(path)?
+        }
+        None => Review::default(),
+    };
     let rows = read_rows(&args.input_file, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool(path, progress)).transpose()?;
-    let model = load(&args.model, &args.machine, progress)?;
-    let mined = mine(&model, rows, pool, &args.settings(), progress)?;
-    write_rows(&args.output_file, &mined.rows, progress)?;
+    let model = model(args, &settings, progress)?;
+    let mined = mine(vectors(args, model.as_ref())?, rows, pool, &review, &settings, progress)?;
+    output::write(&args.output_file, &mined, args.output_format.into(), settings.n_negatives, progress)?;
+    write_review(args, review, &mined, progress)?;
     let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();
     progress.note(&format!(
         "{}: {} rows with {n_negatives} negatives, from {} candidates",
@@ -28,5 +49,39 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
         mined.rows.len(),
         mined.n_candidates
     ));
+    Ok(())
+}
+
+/// The model, where one is needed and named.
+fn model(args: &MineArgs, settings: &MineSettings, progress: &dyn Progress) -> Result<Option<EmbeddingModel<Cpu>>> {
+    let is_needed = args.query_vectors.is_none() && settings.ranking != Ranking::Bm25;
+    match &args.model {
+        Some(model) if is_needed => load(model, &args.machine, progress).map(Some),
+        Some(_) => {
+            progress.note("the model is not needed, and not loaded");
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+fn vectors<'a>(args: &MineArgs, model: Option<&'a EmbeddingModel<Cpu>>) -> Result<VectorSource<'a, Cpu>> {
+    Ok(match (model, &args.query_vectors, &args.passage_vectors) {
+        (Some(model), ..) => VectorSource::Model(model),
+        (None, Some(queries), Some(passages)) => VectorSource::Made(MadeVectors {
+            queries: read_vectors(queries)?,
+            queries_path: queries.clone(),
+            passages: read_vectors(passages)?,
+            passages_path: passages.clone(),
+        }),
+        _ => VectorSource::Nowhere,
+    })
+}
+
+fn write_review(args: &MineArgs, mut review: Review, mined: &Mined, progress: &dyn Progress) -> Result<()> {
+    let Some(path) = &args.review else { return Ok(()) };
+    let (n_before, n_new) = (review.len(), review.add(&mined.suspects));
+    review.write(path)?;
+    progress.note(&format!("{}: {n_new} suspected right answers beside {n_before} from before", path.display()));
     Ok(())
 }

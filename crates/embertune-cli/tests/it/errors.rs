@@ -169,6 +169,31 @@ fn wrong_flags_and_values_are_usage_errors() {
 }
 
 #[test]
+fn mining_flags_that_do_not_fit_together_are_refused() {
+    let desk = Desk::new();
+    let no_model = MINE.replace("--model_name_or_path model ", "");
+    for (arguments, message, hint) in [
+        (format!("{MINE} --review r.jsonl"), "no rule suspects", "--preset nv-retriever"),
+        (format!("{MINE} --range_min 5 --range_max 5"), "`--range_min 5` is not less", ""),
+        (format!("{MINE} --min_score 0.5 --max_score -0.5"), "no score is between", ""),
+        (format!("{no_model} --ranking hybrid"), "`--model_name_or_path` is missing", "--query_vectors"),
+        (format!("{MINE} --negative_number 0"), "at least 1 is needed", "preset"),
+    ] {
+        fails(&desk, &arguments, message, hint);
+    }
+    for (arguments, expected) in [
+        (no_model.clone(), "--model_name_or_path"),
+        (format!("{MINE} --range_for_sampling 2-10 --range_min 3"), "cannot be used with"),
+        (format!("{no_model} --query_vectors q.npy"), "--passage_vectors"),
+        (format!("{MINE} --preset best"), "nv-retriever"),
+    ] {
+        let done = desk.run(&arguments);
+        assert_eq!(done.code, 2, "{arguments}");
+        assert!(done.stderr.contains(expected), "{arguments}\n{}", done.stderr);
+    }
+}
+
+#[test]
 fn help_names_every_command_and_the_defaults() {
     let desk = Desk::new();
     let help = desk.run("--help").ok().stdout;

@@ -61,6 +61,29 @@ fn mine_train_evaluate_and_embed_work_together() {
 }
 
 #[test]
+fn mining_by_words_by_vectors_and_with_a_review_needs_no_model() {
+    let desk = Desk::new();
+    let mine = "mine --input_file rows.jsonl --candidate_pool pool.jsonl --preset nv-retriever --output_file";
+    let row = |file: &str| serde_json::from_str::<serde_json::Value>(desk.read(file).lines().next().unwrap()).unwrap();
+    let done = desk.run(&format!("{mine} words.jsonl --ranking bm25 --review review.jsonl --relative_margin 0.9")).ok();
+    assert!(done.stderr.contains("review.jsonl: "), "{}", done.stderr);
+    assert!(desk.read("review.jsonl").lines().next().unwrap().ends_with(r#""verdict":""}"#));
+    assert_eq!(row("words.jsonl")["pos_scores"].as_array().unwrap().len(), 1);
+
+    let texts: String = desk.read("pool.jsonl").replace("context\": [", "text\": ").replace("]}", "}");
+    desk.write("texts.jsonl", texts);
+    for (input, role, output) in [("rows.jsonl", "query", "q.npy"), ("texts.jsonl", "passage", "p.safetensors")] {
+        desk.run(&format!(
+            "embed --model_name_or_path model --input_file {input} --role {role} --output_file {output}"
+        ))
+        .ok();
+    }
+    desk.run(&format!("{mine} vectors.jsonl --query_vectors q.npy --passage_vectors p.safetensors")).ok();
+    desk.run(&format!("{mine} model.jsonl --model_name_or_path model")).ok();
+    assert_eq!(desk.read("vectors.jsonl"), desk.read("model.jsonl"));
+}
+
+#[test]
 fn both_spellings_of_flags_and_booleans_give_the_same_file() {
     let desk = Desk::new();
     desk.run(

@@ -9,6 +9,7 @@ use crate::data::identity::TextId;
 pub struct Pool {
     texts: Vec<String>,
     ids: Vec<TextId>,
+    read_as: Vec<u32>,
     row_of: HashMap<TextId, u32>,
     n_duplicates: usize,
 }
@@ -17,7 +18,7 @@ impl Pool {
     /// Collects the distinct ones of `texts`.
     pub fn new(texts: impl IntoIterator<Item = String>) -> Pool {
         let mut pool = Pool::default();
-        for text in texts {
+        for (read, text) in texts.into_iter().enumerate() {
             let id = TextId::of(&text);
             if pool.row_of.contains_key(&id) {
                 pool.n_duplicates += 1;
@@ -26,6 +27,7 @@ impl Pool {
             pool.row_of.insert(id, pool.texts.len() as u32);
             pool.texts.push(text);
             pool.ids.push(id);
+            pool.read_as.push(read as u32);
         }
         pool
     }
@@ -38,6 +40,11 @@ impl Pool {
     /// The identity of each text.
     pub fn ids(&self) -> &[TextId] {
         &self.ids
+    }
+
+    /// For each text, how many came before it when the pool was made, equal ones included.
+    pub fn read_as(&self) -> &[u32] {
+        &self.read_as
     }
 
     /// Where a text is.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use embertune::data::{Example, Row, read_rows};
 use embertune::embed::{Vectors, embed};
 use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
-use embertune::mine::{MineSettings, mine, write_rows};
+use embertune::mine::output::{Shape, write};
+use embertune::mine::{MineSettings, Review, Rule, VectorSource, Window, mine};
 use embertune::model::{EmbeddingModel, Overrides};
 use embertune::progress::Silent;
 use embertune::text::Role;
@@ -86,18 +87,28 @@ fn example_rows() -> Option<Vec<Row>> {
     Some(read_rows(&path, &Silent).unwrap())
 }
 
+/// The original's rule on these ranks.
+fn ranks(range: std::ops::Range<usize>) -> MineSettings {
+    let settings = MineSettings::default();
+    MineSettings { rule: Rule { window: Window::Ranks(range), ..settings.rule }, ..settings }
+}
+
 #[test]
 fn the_same_seed_mines_the_same_file_on_any_number_of_threads() {
     let (Some(model), Some(rows)) = (tiny_bert(&Overrides::default()), example_rows()) else { return };
     let folder = tempfile::tempdir().unwrap();
     let pool = texts();
     let mined = |n_threads| {
-        let settings = MineSettings { range: 2..10, n_negatives: 5, batch_size: 8, ..MineSettings::default() };
+        let settings = MineSettings { n_negatives: 5, batch_size: 8, ..ranks(2..10) };
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        let mined = threads.install(|| mine(&model, rows.clone(), Some(pool.clone()), &settings, &Silent)).unwrap();
+        let mine = || {
+            let (rows, pool) = (rows.clone(), Some(pool.clone()));
+            mine(VectorSource::Model(&model), rows, pool, &Review::default(), &settings, &Silent)
+        };
+        let mined = threads.install(mine).unwrap();
         assert!(mined.rows.iter().all(|row| row.example.negatives.len() == 5));
         let path = folder.path().join("out.jsonl");
-        write_rows(&path, &mined.rows, &Silent).unwrap();
+        write(&path, &mined, Shape::Original, 5, &Silent).unwrap();
         std::fs::read_to_string(path).unwrap()
     };
     let first = mined(1);
@@ -108,11 +119,11 @@ fn the_same_seed_mines_the_same_file_on_any_number_of_threads() {
 #[test]
 fn without_a_pool_the_candidates_are_the_passages_of_the_rows() {
     let (Some(model), Some(rows)) = (tiny_bert(&Overrides::default()), example_rows()) else { return };
-    let settings = MineSettings { range: 0..3, n_negatives: 100, ..MineSettings::default() };
+    let settings = MineSettings { n_negatives: 100, ..ranks(0..3) };
     let passages: Vec<_> =
         rows.iter().flat_map(|row| row.example.positives.iter().chain(&row.example.negatives)).cloned().collect();
     let said = Said::default();
-    let mined = mine(&model, rows, None, &settings, &said).unwrap();
+    let mined = mine(VectorSource::Model(&model), rows, None, &Review::default(), &settings, &said).unwrap();
     assert_eq!(mined.n_rows_short, mined.rows.len(), "100 negatives are more than there are passages");
     for row in &mined.rows {
         assert!(row.example.negatives.iter().all(|negative| passages.contains(negative)));
@@ -152,6 +163,6 @@ fn settings_that_cannot_work_are_errors() {
         assert!(error.to_string().contains("cutoffs"), "{error}");
     }
     let settings = MineSettings { n_negatives: 0, ..MineSettings::default() };
-    let error = mine(&model, rows, None, &settings, &Silent).unwrap_err();
+    let error = mine(VectorSource::Model(&model), rows, None, &Review::default(), &settings, &Silent).unwrap_err();
     assert_eq!(error.to_string(), "`--negative_number 0`: at least 1 is needed");
 }

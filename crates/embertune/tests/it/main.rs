@@ -15,6 +15,8 @@ mod loss_training;
 mod losses;
 mod metrics;
 mod mining;
+mod mining_rules;
+mod mining_sources;
 mod models;
 mod pickled;
 mod said;

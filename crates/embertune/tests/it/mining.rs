@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use embertune::data::{Example, Pool, Row, TextId, read_rows};
-use embertune::mine::select::candidates;
-use embertune::mine::{MineSettings, choose, parse_range, write_rows};
-use embertune::progress::Silent;
-use embertune::search::top_k;
+use embertune::data::{Example, Pool, Row, TextId};
+use embertune::mine::select::{Judge, sift};
+use embertune::mine::{
+    Limits, MineSettings, Mined, Ranked, Review, Rule, Window, choose, parse_range, say_what_is_missing,
+};
+use embertune::progress::{Progress, Silent};
+use embertune::search::{Hit, top_k};
 use embertune_kernels::dropout::splitmix64;
 use serde_json::{Map, Value};
 
@@ -14,7 +16,8 @@ use crate::golden;
 use crate::said::Said;
 use crate::search::{SCORE, vectors};
 
-fn row(query: &str, positives: &[&str], line: usize) -> Row {
+/// A row without negatives.
+pub fn row(query: &str, positives: &[&str], line: usize) -> Row {
     let positives: Vec<_> = positives.iter().map(|text| text.to_string()).collect();
     let example = Example { query: query.into(), positives, line, ..Example::default() };
     Row { example, fields: Map::new() }
@@ -25,10 +28,37 @@ fn pool(texts: &[&str]) -> Pool {
 }
 
 fn settings(range: &str, n_negatives: usize) -> MineSettings {
-    MineSettings { range: parse_range(range).unwrap(), n_negatives, ..MineSettings::default() }
+    let rule = Rule { window: Window::Ranks(parse_range(range).unwrap()), ..MineSettings::default().rule };
+    MineSettings { rule, n_negatives, ..MineSettings::default() }
 }
 
-fn rows_of(value: &Value) -> Vec<u32> {
+/// The original's rule over rankings whose scores do not matter.
+fn mined(
+    rows: Vec<Row>,
+    pool: &Pool,
+    rankings: &[Vec<u32>],
+    settings: &MineSettings,
+    progress: &dyn Progress,
+) -> Mined {
+    let hits = rankings.iter().map(|ranking| ranking.iter().map(|&row| Hit { row, score: 0.0 }).collect()).collect();
+    let ranked = Ranked { hits, positives: Vec::new(), score: Box::new(|_, _| 0.0) };
+    let mined = choose(&rows, pool, &ranked, &Review::default(), settings).into_mined(rows, pool, settings);
+    say_what_is_missing(&mined, settings, progress);
+    mined
+}
+
+/// What the original's rule leaves of a ranking.
+fn candidates(ranking: &[u32], range: &std::ops::Range<usize>, pool: &Pool, forbidden: &HashSet<TextId>) -> Vec<u32> {
+    let hits: Vec<_> = ranking.iter().map(|&row| Hit { row, score: 0.0 }).collect();
+    let none = HashSet::new();
+    let judge =
+        Judge { pool, forbidden, cleared: &none, lookalikes: None, limits: Limits::default(), lowest_positive: None };
+    let rule = Rule { window: Window::Ranks(range.clone()), ..MineSettings::default().rule };
+    sift(&hits, &rule, 0..usize::MAX, &judge).survivors.into_iter().map(|hit| hit.row).collect()
+}
+
+/// Rows of a pool in a golden list.
+pub fn rows_of(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|row| row.as_u64().unwrap() as u32).collect()
 }
 
@@ -131,7 +161,8 @@ impl Random {
             .collect();
         let start = random(5) as usize;
         let range = start..start + 1 + random(10) as usize;
-        let settings = MineSettings { range, n_negatives: 1 + random(8) as usize, seed, ..MineSettings::default() };
+        let rule = Rule { window: Window::Ranks(range), ..MineSettings::default().rule };
+        let settings = MineSettings { rule, n_negatives: 1 + random(8) as usize, seed, ..MineSettings::default() };
         Random { rows, pool, rankings, settings }
     }
 }
@@ -145,7 +176,7 @@ fn negatives_are_distinct_texts_of_the_pool_and_never_the_query_or_a_known_posit
             let of_query = known.entry(TextId::of(&example.query)).or_default();
             of_query.extend(example.positives.iter().map(|text| TextId::of(text)));
         }
-        let mined = choose(rows, &pool, &rankings, &settings, &Silent);
+        let mined = mined(rows, &pool, &rankings, &settings, &Silent);
         let mut n_short = 0;
         for Row { example, .. } in &mined.rows {
             let query = TextId::of(&example.query);
@@ -167,14 +198,15 @@ fn negatives_are_distinct_texts_of_the_pool_and_never_the_query_or_a_known_posit
 fn enough_candidates_in_the_range_are_sampled_from_it_alone_in_the_order_of_their_ranks() {
     for seed in 0..200 {
         let Random { rows, pool, rankings, settings } = Random::new(seed);
-        let mined = choose(rows, &pool, &rankings, &settings, &Silent);
+        let mined = mined(rows, &pool, &rankings, &settings, &Silent);
         let mut n_filled = 0;
         for (Row { example, .. }, ranking) in mined.rows.iter().zip(&rankings) {
             let same_query = mined.rows.iter().filter(|r| TextId::of(&r.example.query) == TextId::of(&example.query));
             let mut forbidden: HashSet<_> =
                 same_query.flat_map(|r| &r.example.positives).map(|text| TextId::of(text)).collect();
             forbidden.insert(TextId::of(&example.query));
-            let of_range = candidates(ranking, &settings.range, &pool, &forbidden);
+            let Window::Ranks(range) = &settings.rule.window else { unreachable!() };
+            let of_range = candidates(ranking, range, &pool, &forbidden);
             let rows: Vec<_> = example.negatives.iter().map(|t| pool.row(TextId::of(t)).unwrap()).collect();
             let places: Vec<_> = rows.iter().map_while(|row| of_range.iter().position(|r| r == row)).collect();
             assert_eq!(places.len(), of_range.len().min(settings.n_negatives), "seed {seed}");
@@ -194,7 +226,7 @@ fn the_same_seed_gives_the_same_negatives_and_other_rows_do_not_matter() {
         let rows = queries.iter().map(|query| row(query, &["text 0"], 1)).collect::<Vec<_>>();
         let rankings = vec![ranking.clone(); rows.len()];
         let settings = MineSettings { seed, ..settings("10-90", 5) };
-        let mined = choose(rows, &pool, &rankings, &settings, &Silent);
+        let mined = mined(rows, &pool, &rankings, &settings, &Silent);
         mined.rows.into_iter().map(|row| row.example.negatives).collect::<Vec<_>>()
     };
     let both = mine(&["a", "b"], 1);
@@ -210,7 +242,7 @@ fn the_same_seed_gives_the_same_negatives_and_other_rows_do_not_matter() {
 fn too_few_candidates_and_too_small_a_pool_are_said() {
     let pool = pool(&["p", "q", "n1", "n2"]);
     let said = Said::default();
-    let mined = choose(vec![row("q", &["p"], 1)], &pool, &[vec![0, 1, 2, 3]], &settings("2-3", 3), &said);
+    let mined = mined(vec![row("q", &["p"], 1)], &pool, &[vec![0, 1, 2, 3]], &settings("2-3", 3), &said);
     assert_eq!(mined.rows[0].example.negatives, ["n1", "n2"]);
     assert_eq!((mined.n_rows_filled, mined.n_random_negatives, mined.n_rows_short), (1, 1, 1));
     assert_eq!(
@@ -221,24 +253,4 @@ fn too_few_candidates_and_too_small_a_pool_are_said() {
             "warning: 1 of 1 rows have fewer than 3 negatives: the pool has only 4 distinct texts, positives among them",
         ]
     );
-}
-
-#[test]
-fn written_rows_keep_their_other_fields_but_not_those_of_the_old_negatives() {
-    let folder = tempfile::tempdir().unwrap();
-    let [from, to] = ["in.jsonl", "out.jsonl"].map(|name| folder.path().join(name));
-    let line =
-        r#"{"id": 7, "neg": ["old"], "neg_scores": [0.5], "query": "caf\u00e9", "pos": "p", "prompt": {"a": null}}"#;
-    std::fs::write(&from, line).unwrap();
-    let mut rows = read_rows(&from, &Silent).unwrap();
-    rows[0].example.negatives = vec!["new \"1\"".into(), "new\n2".into()];
-    let said = Said::default();
-    write_rows(&to, &rows, &said).unwrap();
-    assert_eq!(
-        std::fs::read_to_string(&to).unwrap(),
-        "{\"id\":7,\"neg\":[\"new \\\"1\\\"\",\"new\\n2\"],\"query\":\"caf\u{e9}\",\"pos\":[\"p\"],\"prompt\":{\"a\":null}}\n"
-    );
-    let warning = "warning: field `neg_scores` is left out of 1 rows: it belongs to the negatives that were replaced";
-    assert_eq!(said.lines(), [warning]);
-    assert_eq!(read_rows(&to, &Silent).unwrap()[0].example.negatives, rows[0].example.negatives);
 }

@@ -1,0 +1,156 @@
+//! The shapes of mined rows in files: JSON lines for `embertune train` and FlagEmbedding, or what sentence-transformers' losses take.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::{Map, Number, Value, json};
+
+use super::{Mined, RowScores};
+use crate::data::atomic::write_file;
+use crate::data::{Example, Row};
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// What a line of the output is. The last three are sentence-transformers' output formats of the same names, with its order of columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"query", "pos", "neg", ...}` and all other fields of the row; with scores `pos_scores` and `neg_scores`.
+    Original,
+    /// `{"query", "positive", "negative"}` for each pair of a positive and a negative; with scores `scores` of the two.
+    Triplet,
+    /// `{"query", "positive", "negative_1", ..., "negative_n"}` for each positive; with scores `scores` of all. Rows with fewer than
+    /// `n` negatives are left out, since a tuple has a fixed width.
+    NTuple,
+    /// `{"query", "passage", "label"}` for each passage, 1 for positives and 0 for negatives; with scores `score` in the place of `label`.
+    LabeledPair,
+}
+
+/// Writes what was mined as JSON lines, whole or not at all. `n_negatives` is the width of [`Shape::NTuple`].
+///
+/// Fields of the input that belong to the old negatives, or to a row's positives before it got more of them, are left out, which
+/// is said.
+///
+/// # Errors
+/// Where the file can't be written.
+pub fn write(path: &Path, mined: &Mined, shape: Shape, n_negatives: usize, progress: &dyn Progress) -> Result<()> {
+    match shape {
+        Shape::Original => write_rows(path, mined, progress),
+        Shape::Triplet | Shape::NTuple | Shape::LabeledPair => {
+            let n_short = mined.rows.iter().filter(|row| row.example.negatives.len() < n_negatives).count();
+            if shape == Shape::NTuple && n_short > 0 {
+                progress.warn(&format!("{n_short} rows are left out: a tuple needs {n_negatives} negatives"));
+            }
+            write_file(path, |out| {
+                for (i, Row { example, .. }) in mined.rows.iter().enumerate() {
+                    let scores = mined.scores.get(i);
+                    match shape {
+                        Shape::NTuple if example.negatives.len() < n_negatives => {}
+                        Shape::NTuple => write_tuples(out, example, scores)?,
+                        Shape::LabeledPair => write_pairs(out, example, scores)?,
+                        _ => write_triplets(out, example, scores)?,
+                    }
+                }
+                Ok(())
+            })
+        }
+    }
+}
+
+/// A score as it stands in files: six decimals, more than correct programs agree on.
+pub(super) fn score_value(score: f32) -> Value {
+    Number::from_f64((f64::from(score) * 1e6).round() / 1e6).map_or(Value::Null, Value::Number)
+}
+
+fn score_values(scores: &[f32]) -> Value {
+    scores.iter().copied().map(score_value).collect()
+}
+
+fn write_rows(path: &Path, mined: &Mined, progress: &dyn Progress) -> Result<()> {
+    let outdated = |i: usize, field: &str| match field {
+        "neg_scores" | "neg_id" => true,
+        "pos_scores" | "pos_id" => mined.rows_with_new_positives.contains(&i),
+        _ => false,
+    };
+    let replaced = |field: &str| !mined.scores.is_empty() && field.ends_with("_scores");
+    for (field, of) in
+        [("neg_scores", "negatives"), ("neg_id", "negatives"), ("pos_scores", "positives"), ("pos_id", "positives")]
+    {
+        let has = |(i, row): &(usize, &Row)| outdated(*i, field) && row.fields.contains_key(field);
+        let n = mined.rows.iter().enumerate().filter(has).count();
+        if n > 0 && !replaced(field) {
+            let what = if of == "negatives" { "that were replaced" } else { "before more were added" };
+            progress.warn(&format!("field `{field}` is left out of {n} rows: it belongs to the {of} {what}"));
+        }
+    }
+    write_file(path, |out| {
+        for (i, Row { example, fields }) in mined.rows.iter().enumerate() {
+            let mut fields = fields.clone();
+            fields.retain(|field, _| !outdated(i, field));
+            fields.insert("query".into(), Value::from(example.query.as_str()));
+            fields.insert("pos".into(), Value::from(example.positives.as_slice()));
+            fields.insert("neg".into(), Value::from(example.negatives.as_slice()));
+            if let Some(scores) = mined.scores.get(i) {
+                fields.insert("pos_scores".into(), score_values(&scores.positives));
+                fields.insert("neg_scores".into(), score_values(&scores.negatives));
+            }
+            write_line(out, &fields)?;
+        }
+        Ok(())
+    })
+}
+
+fn write_triplets(out: &mut dyn Write, example: &Example, scores: Option<&RowScores>) -> io::Result<()> {
+    for (p, positive) in example.positives.iter().enumerate() {
+        for (n, negative) in example.negatives.iter().enumerate() {
+            let mut line = object(json!({"query": example.query, "positive": positive, "negative": negative}));
+            if let Some(scores) = scores {
+                line.insert("scores".into(), score_values(&[scores.positives[p], scores.negatives[n]]));
+            }
+            write_line(out, &line)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_tuples(out: &mut dyn Write, example: &Example, scores: Option<&RowScores>) -> io::Result<()> {
+    for (p, positive) in example.positives.iter().enumerate() {
+        let mut line = object(json!({"query": example.query, "positive": positive}));
+        for (n, negative) in (1..).zip(&example.negatives) {
+            line.insert(format!("negative_{n}"), Value::from(negative.as_str()));
+        }
+        if let Some(scores) = scores {
+            let of_line: Vec<f32> = [scores.positives[p]].into_iter().chain(scores.negatives.iter().copied()).collect();
+            line.insert("scores".into(), score_values(&of_line));
+        }
+        write_line(out, &line)?;
+    }
+    Ok(())
+}
+
+fn write_pairs(out: &mut dyn Write, example: &Example, scores: Option<&RowScores>) -> io::Result<()> {
+    let sides =
+        [(&example.positives, scores.map(|s| &s.positives), 1), (&example.negatives, scores.map(|s| &s.negatives), 0)];
+    for (passages, scores, label) in sides {
+        for (i, passage) in passages.iter().enumerate() {
+            let mut line = object(json!({"query": example.query, "passage": passage}));
+            match scores {
+                Some(scores) => line.insert("score".into(), score_value(scores[i])),
+                None => line.insert("label".into(), Value::from(label)),
+            };
+            write_line(out, &line)?;
+        }
+    }
+    Ok(())
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
+fn write_line(out: &mut dyn Write, fields: &Map<String, Value>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, fields)?;
+    out.write_all(b"\n")
+}

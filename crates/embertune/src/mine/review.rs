@@ -1,0 +1,147 @@
+//! The review file: candidates that a rule takes for right answers, for somebody to look at, and what they decided.
+//!
+//! One JSON object per line: `{"query", "passage", "score", "positive_score", "reason", "verdict": ""}`. Whoever edits the file writes
+//! `positive` or `negative` into `verdict`, or leaves it empty, or deletes the line. When mining reads it back, positives join
+//! their rows' `pos`, negatives may be mined whatever the rules say, and undecided ones stay out. New suspects are added at the end.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::output::score_value;
+use super::select::Reason;
+use crate::data::atomic::write_file;
+use crate::data::lines::Lines;
+use crate::data::object::Object;
+use crate::data::{Row, TextId};
+use crate::error::Result;
+
+/// A candidate that may be a right answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suspect {
+    /// The query.
+    pub query: String,
+    /// The candidate.
+    pub passage: String,
+    /// Its score.
+    pub score: f32,
+    /// Lowest score of the query's positives, where it is known.
+    pub positive_score: Option<f32>,
+    /// Which rule suspects it.
+    pub reason: Reason,
+}
+
+/// What is in a review file.
+#[derive(Clone, Debug, Default)]
+pub struct Review {
+    /// All lines as they were.
+    lines: Vec<Map<String, Value>>,
+    seen: HashSet<(TextId, TextId)>,
+    positives: HashMap<TextId, Vec<String>>,
+    negatives: HashMap<TextId, HashSet<TextId>>,
+}
+
+impl Review {
+    /// Reads a file that mining wrote, edited or not; one that is not there yet is an empty one.
+    ///
+    /// # Errors
+    /// A line that is not what it should be, an unknown verdict.
+    pub fn read(path: &Path) -> Result<Review> {
+        let mut review = Review::default();
+        if !path.exists() {
+            return Ok(review);
+        }
+        for entry in Lines::open(path)? {
+            let (line, text) = entry?;
+            if text.trim().is_empty() {
+                continue;
+            }
+            let object = Object::parse(path, line, &text)?;
+            let passage = object.text("passage")?;
+            let (query, id) = (TextId::of(&object.text("query")?), TextId::of(&passage));
+            match object.fields.get("verdict").unwrap_or(&Value::Null) {
+                Value::Null => {}
+                Value::String(verdict) if verdict.trim().is_empty() => {}
+                Value::String(verdict) if verdict.trim() == "positive" => {
+                    review.positives.entry(query).or_default().push(passage);
+                }
+                Value::String(verdict) if verdict.trim() == "negative" => {
+                    review.negatives.entry(query).or_default().insert(id);
+                }
+                other => {
+                    return Err(object.error(
+                        format!("the verdict is {other}, expected \"positive\", \"negative\" or \"\""),
+                        "leave it empty where you are not sure: the passage is then no negative",
+                    ));
+                }
+            }
+            review.seen.insert((query, id));
+            review.lines.push(object.fields);
+        }
+        Ok(review)
+    }
+
+    /// Adds what was judged to be a positive to the rows of its query. Returns which rows have more positives now.
+    pub fn add_positives(&self, rows: &mut [Row]) -> HashSet<usize> {
+        let mut changed = HashSet::new();
+        for (i, Row { example, .. }) in rows.iter_mut().enumerate() {
+            let mut there: HashSet<_> = example.positives.iter().map(|text| TextId::of(text)).collect();
+            for text in self.positives.get(&TextId::of(&example.query)).into_iter().flatten() {
+                if there.insert(TextId::of(text)) {
+                    example.positives.push(text.clone());
+                    changed.insert(i);
+                }
+            }
+        }
+        changed
+    }
+
+    /// What was judged to be a negative of the query.
+    pub fn negatives(&self, query: TextId) -> Option<&HashSet<TextId>> {
+        self.negatives.get(&query)
+    }
+
+    /// Adds the suspects that are not in it yet; returns how many.
+    pub fn add(&mut self, suspects: &[Suspect]) -> usize {
+        let before = self.lines.len();
+        for suspect in suspects {
+            if self.seen.insert((TextId::of(&suspect.query), TextId::of(&suspect.passage))) {
+                let fields = [
+                    ("query", Value::from(suspect.query.as_str())),
+                    ("passage", Value::from(suspect.passage.as_str())),
+                    ("score", score_value(suspect.score)),
+                    ("positive_score", suspect.positive_score.map_or(Value::Null, score_value)),
+                    ("reason", Value::from(suspect.reason.name())),
+                    ("verdict", Value::from("")),
+                ];
+                self.lines.push(fields.into_iter().map(|(name, value)| (name.to_string(), value)).collect());
+            }
+        }
+        self.lines.len() - before
+    }
+
+    /// How many lines it has.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Writes all lines, whole or not at all.
+    ///
+    /// # Errors
+    /// Where the file can't be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_file(path, |out| {
+            for line in &self.lines {
+                serde_json::to_writer(&mut *out, line)?;
+                out.write_all(b"\n")?;
+            }
+            Ok(())
+        })
+    }
+}

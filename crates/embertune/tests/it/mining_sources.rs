@@ -1,0 +1,132 @@
+//! Where candidates and scores come from, and the files that mining writes.
+
+use std::path::Path;
+
+use embertune::data::{Row, read_rows};
+use embertune::embed::Vectors;
+use embertune::mine::output::{Shape, write};
+use embertune::mine::{MadeVectors, MineSettings, Mined, Preset, Ranking, Review, RowScores, VectorSource, mine};
+use embertune::progress::{Progress, Silent};
+use embertune::{Error, Result};
+use embertune_kernels::cpu::Cpu;
+
+use crate::mining::row;
+use crate::said::Said;
+
+fn made(queries: &[[f32; 2]], passages: &[[f32; 2]]) -> VectorSource<'static, Cpu> {
+    let [queries, passages] = [queries, passages].map(|rows| Vectors::new(rows.concat(), 2));
+    VectorSource::Made(MadeVectors { queries, queries_path: "q.npy".into(), passages, passages_path: "p.npy".into() })
+}
+
+fn mine_texts(source: VectorSource<'_, Cpu>, rows: Vec<Row>, texts: &[&str], settings: &MineSettings) -> Result<Mined> {
+    let pool = texts.iter().map(|text| text.to_string()).collect();
+    mine(source, rows, Some(pool), &Review::default(), settings, &Silent)
+}
+
+#[test]
+fn vectors_belong_to_the_texts_of_the_file_also_where_some_are_equal() {
+    let settings = Preset::SentenceTransformers.settings();
+    let passages = [[1.0, 0.0], [0.2, 0.0], [0.9, 0.0], [0.5, 0.0]];
+    let mined =
+        mine_texts(made(&[[1.0, 0.0]], &passages), vec![row("q", &["p"], 1)], &["p", "x", " p", "y"], &settings)
+            .unwrap();
+    assert_eq!(mined.rows[0].example.negatives, ["y", "x"]);
+    assert_eq!(mined.scores[0], RowScores { positives: vec![1.0], negatives: vec![0.5, 0.2] });
+}
+
+#[test]
+fn vectors_that_do_not_fit_are_refused_with_their_file() {
+    let settings = Preset::SentenceTransformers.settings();
+    let mine = |queries: &[[f32; 2]], passages: &[[f32; 2]], positive: &str| {
+        let error = mine_texts(made(queries, passages), vec![row("q", &[positive], 3)], &["p", "x"], &settings);
+        let error: Error = error.unwrap_err();
+        assert!(error.hint().is_some());
+        error.to_string()
+    };
+    let two = [[1.0, 0.0], [0.5, 0.0]];
+    assert_eq!(mine(&two, &two, "p"), "q.npy: 2 vectors, but 1 rows in `--input_file`");
+    assert_eq!(mine(&two[..1], &two[..1], "p"), "p.npy: 1 vectors, but 2 candidates in `--candidate_pool`");
+    assert!(mine(&two[..1], &two, "other").contains("the positive `other` of row 3 is not in `--candidate_pool`"));
+}
+
+#[test]
+fn both_rankings_together_bring_candidates_that_one_alone_does_not() {
+    // By vectors: near, far. By words: `words match` alone.
+    let texts = ["p", "near", "far", "words match"];
+    let passages = [[1.0, 0.0], [0.9, 0.0], [0.2, 0.0], [0.1, 0.0]];
+    let rows = || vec![row("words that match", &["p"], 1)];
+    let preset = Preset::SentenceTransformers.settings();
+    let mine = |ranking, n_negatives| {
+        let settings = MineSettings { ranking, n_negatives, ..preset.clone() };
+        mine_texts(made(&[[1.0, 0.0]], &passages), rows(), &texts, &settings).unwrap()
+    };
+    assert_eq!(mine(Ranking::Dense, 2).rows[0].example.negatives, ["near", "far"]);
+    let mined = mine(Ranking::Hybrid, 2);
+    // 1/61 each for `p` and `words match`, 1/62 for `near`; scores are those of the vectors.
+    assert_eq!(mined.rows[0].example.negatives, ["words match", "near"]);
+    assert_eq!(mined.scores[0].negatives, [0.1, 0.9]);
+}
+
+fn mined(scores: bool) -> Mined {
+    let preset = Preset::SentenceTransformers.settings();
+    let settings = MineSettings { scores, n_negatives: 2, ..preset };
+    let passages = [[1.0, 0.0], [0.75, 0.0], [0.5, 0.0], [0.25, 0.0]];
+    let rows = vec![row("q", &["p", "o"], 1), row("r", &["x", "y", "p"], 2)];
+    mine_texts(made(&[[1.0, 0.0], [1.0, 0.0]], &passages), rows, &["p", "o", "x", "y"], &settings).unwrap()
+}
+
+fn written(path: &Path, mined: &Mined, shape: Shape, progress: &dyn Progress) -> Vec<String> {
+    write(path, mined, shape, 2, progress).unwrap();
+    std::fs::read_to_string(path).unwrap().lines().map(String::from).collect()
+}
+
+#[test]
+fn every_shape_is_written_with_and_without_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out.jsonl");
+    let said = Said::default();
+    let lines = |scores, shape| written(&path, &mined(scores), shape, &said);
+    assert_eq!(
+        lines(true, Shape::Original)[0],
+        r#"{"query":"q","pos":["p","o"],"neg":["x","y"],"pos_scores":[1.0,0.75],"neg_scores":[0.5,0.25]}"#
+    );
+    assert_eq!(lines(false, Shape::Original)[1], r#"{"query":"r","pos":["x","y","p"],"neg":["o"]}"#);
+    let triplets = lines(true, Shape::Triplet);
+    assert_eq!(triplets.len(), 2 * 2 + 3);
+    assert_eq!(triplets[1], r#"{"query":"q","positive":"p","negative":"y","scores":[1.0,0.25]}"#);
+    assert_eq!(lines(false, Shape::Triplet)[4], r#"{"query":"r","positive":"x","negative":"o"}"#);
+    assert_eq!(
+        lines(true, Shape::NTuple),
+        [
+            r#"{"query":"q","positive":"p","negative_1":"x","negative_2":"y","scores":[1.0,0.5,0.25]}"#,
+            r#"{"query":"q","positive":"o","negative_1":"x","negative_2":"y","scores":[0.75,0.5,0.25]}"#,
+        ]
+    );
+    assert_eq!(said.lines(), ["warning: 1 rows are left out: a tuple needs 2 negatives"]);
+    let pairs = lines(false, Shape::LabeledPair);
+    assert_eq!((pairs.len(), pairs[1].as_str()), (8, r#"{"query":"q","passage":"o","label":1}"#));
+    assert_eq!(pairs[7], r#"{"query":"r","passage":"o","label":0}"#);
+    assert_eq!(lines(true, Shape::LabeledPair)[2], r#"{"query":"q","passage":"x","score":0.5}"#);
+}
+
+#[test]
+fn written_rows_keep_their_other_fields_but_not_those_of_the_old_negatives() {
+    let folder = tempfile::tempdir().unwrap();
+    let [from, to] = ["in.jsonl", "out.jsonl"].map(|name| folder.path().join(name));
+    let line =
+        r#"{"id": 7, "neg": ["old"], "neg_scores": [0.5], "query": "caf\u00e9", "pos": "p", "prompt": {"a": null}}"#;
+    std::fs::write(&from, line).unwrap();
+    let mut mined = mined(false);
+    mined.rows = read_rows(&from, &Silent).unwrap();
+    mined.rows[0].example.negatives = vec!["new \"1\"".into(), "new\n2".into()];
+    let said = Said::default();
+    assert_eq!(
+        written(&to, &mined, Shape::Original, &said),
+        [
+            "{\"id\":7,\"neg\":[\"new \\\"1\\\"\",\"new\\n2\"],\"query\":\"caf\u{e9}\",\"pos\":[\"p\"],\"prompt\":{\"a\":null}}"
+        ]
+    );
+    let warning = "warning: field `neg_scores` is left out of 1 rows: it belongs to the negatives that were replaced";
+    assert_eq!(said.lines(), [warning]);
+    assert_eq!(read_rows(&to, &Silent).unwrap()[0].example.negatives, mined.rows[0].example.negatives);
+}
