@@ -3,22 +3,19 @@
 //! The batches of the first epoch are drawn as the run will draw them, without their text; a few chunks of real rows go through the
 //! model and back; the rest is arithmetic. Weights and moments are afterwards what they were.
 
-use std::time::Instant;
-
 use embertune_kernels::Ops;
 use serde::Serialize;
 
-use super::chunks::{Chunk, cut, first_kept};
-use super::dataset::TrainingSet;
-use super::memory::{MemoryBudget, peak_memory_bytes, resident_bytes, shown};
-use super::sampler::epoch_order;
-use super::settings::TrainSettings;
-use super::step::MicroBatch;
-use super::trainer::Plan;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
-use crate::optim::AdamW;
-use crate::optim::clip::global_norm;
+use crate::train::chunks::{Chunk, cut, first_kept};
+use crate::train::costs::Costs;
+use crate::train::dataset::TrainingSet;
+use crate::train::memory::{MemoryBudget, peak_memory_bytes, shown};
+use crate::train::sampler::epoch_order;
+use crate::train::settings::TrainSettings;
+use crate::train::step::MicroBatch;
+use crate::train::trainer::Plan;
 
 /// The part of a budget that is not planned for: sizes of buffers are rounded up by up to an eighth, on average by less.
 const RESERVE: f64 = 0.03;
@@ -26,10 +23,6 @@ const RESERVE: f64 = 0.03;
 const PAIR_BYTES: f64 = 5.0;
 /// The embeddings and their gradients, apart and together, in f32.
 const EMBEDDING_VALUE_BYTES: f64 = 16.0;
-/// Chunks are timed for about this long, and no more than so many of them: what it takes is lost to the training. The first one is not
-/// counted, since its memory is new.
-const PROBE_S: f64 = 2.0;
-const MAX_PROBES: usize = 12;
 
 /// What a run is expected to take.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,18 +103,25 @@ pub fn forecast<O: Ops>(
 }
 
 /// The batches of the first epoch.
-struct RunShape {
-    plan: Plan,
+pub struct RunShape {
+    /// How long the run is.
+    pub plan: Plan,
     /// Optimizer steps that they are.
-    n_steps: usize,
-    batches: Vec<BatchShape>,
+    pub n_steps: usize,
+    /// In the order of the run.
+    pub batches: Vec<BatchShape>,
 }
 
-struct BatchShape {
-    chunks: Vec<Chunk>,
-    n_tokens: usize,
-    n_texts: usize,
-    n_pairs: usize,
+/// A batch without its texts.
+pub struct BatchShape {
+    /// How it is cut.
+    pub chunks: Vec<Chunk>,
+    /// Tokens of all chunks.
+    pub n_tokens: usize,
+    /// Queries and passages.
+    pub n_texts: usize,
+    /// Pairs of a query and a passage.
+    pub n_pairs: usize,
 }
 
 impl RunShape {
@@ -155,127 +155,7 @@ impl BatchShape {
     }
 }
 
-/// What the model costs on this machine, measured.
-struct Costs {
-    /// The process without the device's buffers.
-    program_bytes: f64,
-    /// Weights, gradients and moments.
-    state_bytes: f64,
-    /// Weights alone.
-    weight_bytes: f64,
-    /// What a token's activations take between forward and backward.
-    kept_bytes: f64,
-    /// What else a token needs while its chunk is computed.
-    work_bytes: f64,
-    /// Of a token.
-    forward_s: f64,
-    backward_s: f64,
-    /// Of a pair of query and passage.
-    pair_s: f64,
-    /// Of a byte that the system gives for the first time.
-    new_byte_s: f64,
-    /// Of an optimizer step.
-    optimizer_s: f64,
-    dim: usize,
-}
-
 impl Costs {
-    fn measure<O: Ops>(
-        model: &mut EmbeddingModel<O>,
-        set: &TrainingSet,
-        settings: &TrainSettings,
-        shape: &RunShape,
-    ) -> Self {
-        let ops = model.shared_ops();
-        let TrainSettings { train_group_size, seed, .. } = *settings;
-        let order = epoch_order(shape.plan.n_rows, settings.train_sampling_strategy, seed, 0);
-        let first_batch = &order[..settings.per_device_train_batch_size.min(shape.plan.batches.n_rows)];
-        // As many rows as make a chunk of the usual size.
-        let wanted = shape.batches[0].chunks[0].n_tokens;
-        let tokens_of =
-            |row: usize| MicroBatch::text_lengths(set, &[row], train_group_size, seed, 0).iter().sum::<usize>();
-        let mut tokens = 0;
-        let n_rows = first_batch.iter().take_while(|&&row| {
-            tokens += tokens_of(row);
-            tokens <= wanted
-        });
-        let n_rows = n_rows.count().max(1);
-        let (objective, dropout) = (settings.objective(), settings.dropout_rates(model.dropout()));
-
-        let mut gradients = model.parameters().zero_gradients(&*ops);
-        let mut optimizer = AdamW::new(&*ops, model.parameters(), settings.adamw());
-        // Without freed buffers, what is held afterwards is what was needed.
-        ops.limit_buffers(0);
-        ops.limit_buffers(usize::MAX);
-        let state_bytes = ops.buffer_bytes().used;
-        let (mut kept_bytes, mut work_bytes) = (0.0, 0.0);
-        let (mut forward_s, mut backward_s, mut n_timed_tokens) = (0.0, 0.0, 0.0);
-        let mut first = (0.0, 0.0);
-        let began = Instant::now();
-        for (probe, rows) in first_batch.chunks_exact(n_rows).cycle().take(1 + MAX_PROBES).enumerate() {
-            let micro = MicroBatch::new(set, rows, train_group_size, seed, 0);
-            let n_tokens = micro.batch.n_tokens() as f64;
-            let start = Instant::now();
-            let (embeddings, saved) = model.forward(&micro.batch, dropout);
-            let forward = start.elapsed();
-            if probe == 0 {
-                kept_bytes = (ops.buffer_bytes().used - state_bytes) as f64 / n_tokens;
-            }
-            let d_embeddings = objective.judge(&micro, &embeddings, model.dim()).d_embeddings;
-            let start = Instant::now();
-            model.backward(&micro.batch, &saved, &d_embeddings, &mut gradients);
-            if probe == 0 {
-                work_bytes = (ops.buffer_bytes().held - state_bytes) as f64 / n_tokens - kept_bytes;
-                first = ((forward + start.elapsed()).as_secs_f64(), n_tokens);
-                continue;
-            }
-            forward_s += forward.as_secs_f64();
-            backward_s += start.elapsed().as_secs_f64();
-            n_timed_tokens += n_tokens;
-            if began.elapsed().as_secs_f64() > PROBE_S {
-                break;
-            }
-        }
-        let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(ops.buffer_bytes().held as u64) as f64;
-
-        // With gradients and moments of zero and a learning rate of zero, a step changes no weight.
-        gradients.set_zero(&ops);
-        let mut optimizer_s = 0.0;
-        for _ in 0..2 {
-            let start = Instant::now();
-            gradients.set_zero(&ops);
-            global_norm(&*ops, &gradients);
-            optimizer.step(&ops, model.parameters_mut(), &gradients, 0.0, 1.0);
-            optimizer_s = start.elapsed().as_secs_f64();
-        }
-        let start = Instant::now();
-        let micro = MicroBatch::new(set, first_batch, train_group_size, seed, 0);
-        let embeddings = vec![1.0 / (model.dim() as f32).sqrt(); micro.batch.n_texts() * model.dim()];
-        objective.judge(&micro, &embeddings, model.dim());
-        let pair_s = start.elapsed().as_secs_f64() / micro.excluded.len() as f64;
-
-        let (forward_s, backward_s) = (forward_s / n_timed_tokens, backward_s / n_timed_tokens);
-        let (first_s, first_tokens) = first;
-        let new_byte_s =
-            (first_s / first_tokens - forward_s - backward_s).max(0.0) / (kept_bytes + work_bytes).max(1.0);
-        let (state_bytes, dim) = (state_bytes as f64, model.dim());
-        let moments_and_gradients = 3 * size_of::<f32>() * model.parameters().n_values();
-        let weight_bytes = state_bytes - moments_and_gradients as f64;
-        Costs {
-            program_bytes,
-            state_bytes,
-            weight_bytes,
-            kept_bytes,
-            work_bytes,
-            forward_s,
-            backward_s,
-            pair_s,
-            new_byte_s,
-            optimizer_s,
-            dim,
-        }
-    }
-
     fn forecast(
         &self,
         set: &TrainingSet,
@@ -286,7 +166,7 @@ impl Costs {
         let batches = &shape.batches;
         let largest = |bytes: &dyn Fn(&BatchShape) -> f64| batches.iter().map(bytes).fold(0.0, f64::max);
         let always = self.program_bytes + self.state_bytes;
-        let one_chunk = |batch: &BatchShape| (self.kept_bytes + self.work_bytes) * batch.largest_chunk();
+        let one_chunk = |batch: &BatchShape| (self.token.kept_bytes + self.token.work_bytes) * batch.largest_chunk();
         let writes_checkpoints = (1..shape.plan.total_steps).contains(&settings.save_steps);
         let while_saved = if writes_checkpoints { always } else { self.program_bytes + self.weight_bytes };
         let saving = while_saved + limits.load_bytes as f64;
@@ -300,8 +180,8 @@ impl Costs {
                 return Err(self.too_small(settings.memory_budget, budget, least, largest(&one_chunk)));
             }
             let room = |batch: &BatchShape| {
-                let others = always + self.loss_bytes(batch) + self.work_bytes * batch.largest_chunk();
-                ((planned - others) / self.kept_bytes) as usize
+                let others = always + self.loss_bytes(batch) + self.token.work_bytes * batch.largest_chunk();
+                ((planned - others) / self.token.kept_bytes) as usize
             };
             let kept = batches.iter().map(room).min().unwrap_or(usize::MAX);
             kept_tokens = batches.iter().any(|batch| batch.n_tokens > kept).then_some(kept);
@@ -309,15 +189,15 @@ impl Costs {
 
         let kept = |batch: &BatchShape| batch.tokens_kept(kept_tokens.unwrap_or(usize::MAX));
         let activations = |batch: &BatchShape| {
-            let at_first = self.kept_bytes * kept(batch) as f64 + self.work_bytes * batch.largest_chunk();
+            let at_first = self.token.kept_bytes * kept(batch) as f64 + self.token.work_bytes * batch.largest_chunk();
             at_first.max(if kept(batch) < batch.n_tokens { one_chunk(batch) } else { 0.0 })
         };
         let computing = always + largest(&|batch| activations(batch) + self.loss_bytes(batch));
         let n_tokens: usize = batches.iter().map(|batch| batch.n_tokens).sum();
         let n_recomputed = n_tokens - batches.iter().map(kept).sum::<usize>();
         let n_pairs: usize = batches.iter().map(|batch| batch.n_pairs).sum();
-        let epoch_s = n_tokens as f64 * (self.forward_s + self.backward_s)
-            + n_recomputed as f64 * self.forward_s
+        let epoch_s = n_tokens as f64 * (self.token.forward_s + self.token.backward_s)
+            + n_recomputed as f64 * self.token.forward_s
             + n_pairs as f64 * self.pair_s
             + shape.n_steps as f64 * self.optimizer_s;
         let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
@@ -333,7 +213,7 @@ impl Costs {
             kept_tokens,
             recomputed_share: n_recomputed as f64 / n_tokens as f64,
             train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
-                + (computing - always) * self.new_byte_s,
+                + (computing - always) * self.token.new_byte_s,
             buffer_limit: limits.budget_bytes.map(|budget| {
                 (budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))).max(0.0) as usize
             }),

@@ -4,6 +4,7 @@
 //! a pure function of (seed, epoch, row), so a run gives the same weights again, on any number of threads.
 
 pub mod chunks;
+pub mod costs;
 pub mod dataset;
 pub mod events;
 pub mod forecast;

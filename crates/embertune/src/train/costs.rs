@@ -1,0 +1,181 @@
+//! What a model costs on this machine in memory and time, measured on chunks of its own training rows.
+//!
+//! What layers keep is their own business, so that nobody counts it on paper: the device says what its buffers take.
+
+use std::time::Instant;
+
+use embertune_kernels::Ops;
+
+use crate::model::{EmbeddingModel, Gradients};
+use crate::optim::AdamW;
+use crate::optim::clip::global_norm;
+use crate::train::dataset::TrainingSet;
+use crate::train::forecast::RunShape;
+use crate::train::memory::resident_bytes;
+use crate::train::sampler::epoch_order;
+use crate::train::settings::TrainSettings;
+use crate::train::step::MicroBatch;
+
+/// Chunks are timed for about this long, and no more than so many of them: what it takes is lost to the training. The first one is not
+/// counted, since its memory is new.
+const PROBE_S: f64 = 2.0;
+const MAX_PROBES: usize = 12;
+
+/// What the model costs on this machine, measured.
+pub struct Costs {
+    /// The process without the device's buffers.
+    pub program_bytes: f64,
+    /// Weights, gradients and moments.
+    pub state_bytes: f64,
+    /// Weights alone.
+    pub weight_bytes: f64,
+    /// Of a token.
+    pub token: TokenCosts,
+    /// Seconds of a pair of query and passage.
+    pub pair_s: f64,
+    /// Seconds of an optimizer step.
+    pub optimizer_s: f64,
+    /// Width of an embedding.
+    pub dim: usize,
+}
+
+/// What a token of a chunk costs.
+#[derive(Default)]
+pub struct TokenCosts {
+    /// What its activations take between forward and backward.
+    pub kept_bytes: f64,
+    /// What else it needs while its chunk is computed.
+    pub work_bytes: f64,
+    /// Seconds of the forward.
+    pub forward_s: f64,
+    /// Seconds of the backward.
+    pub backward_s: f64,
+    /// Seconds of a byte that the system gives for the first time.
+    pub new_byte_s: f64,
+}
+
+/// The rows of the first batch, and how a micro batch is made of some.
+struct FirstBatch<'a> {
+    set: &'a TrainingSet,
+    settings: &'a TrainSettings,
+    rows: Vec<usize>,
+    /// As many of them as make a chunk of the usual size.
+    n_rows_of_chunk: usize,
+}
+
+impl<'a> FirstBatch<'a> {
+    fn new(set: &'a TrainingSet, settings: &'a TrainSettings, shape: &RunShape) -> Self {
+        let TrainSettings { train_group_size, train_sampling_strategy, seed, .. } = *settings;
+        let mut rows = epoch_order(shape.plan.n_rows, train_sampling_strategy, seed, 0);
+        rows.truncate(settings.per_device_train_batch_size.min(shape.plan.batches.n_rows));
+        let wanted = shape.batches[0].chunks[0].n_tokens;
+        let mut n_tokens = 0;
+        let fits = |row: &&usize| {
+            n_tokens += MicroBatch::text_lengths(set, &[**row], train_group_size, seed, 0).iter().sum::<usize>();
+            n_tokens <= wanted
+        };
+        let n_rows_of_chunk = rows.iter().take_while(fits).count().max(1);
+        FirstBatch { set, settings, rows, n_rows_of_chunk }
+    }
+
+    fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
+        MicroBatch::new(self.set, rows, self.settings.train_group_size, self.settings.seed, 0)
+    }
+
+    /// Sends chunks through the model and back. What they cost depends on the lengths of their texts, so that these are real.
+    fn token_costs<O: Ops>(&self, model: &EmbeddingModel<O>, gradients: &mut Gradients<O>) -> TokenCosts {
+        let (ops, objective) = (model.ops(), self.settings.objective());
+        let dropout = self.settings.dropout_rates(model.dropout());
+        let bytes_before = ops.buffer_bytes().used;
+        let mut costs = TokenCosts::default();
+        let (mut first_s, mut n_timed_tokens) = (0.0, 0.0);
+        let began = Instant::now();
+        for (probe, rows) in self.rows.chunks_exact(self.n_rows_of_chunk).cycle().take(1 + MAX_PROBES).enumerate() {
+            let micro = self.micro_batch(rows);
+            let n_tokens = micro.batch.n_tokens() as f64;
+            let start = Instant::now();
+            let (embeddings, saved) = model.forward(&micro.batch, dropout);
+            let forward_s = start.elapsed().as_secs_f64();
+            if probe == 0 {
+                costs.kept_bytes = (ops.buffer_bytes().used - bytes_before) as f64 / n_tokens;
+            }
+            let d_embeddings = objective.judge(&micro, &embeddings, model.dim()).d_embeddings;
+            let start = Instant::now();
+            model.backward(&micro.batch, &saved, &d_embeddings, gradients);
+            let backward_s = start.elapsed().as_secs_f64();
+            if probe == 0 {
+                // Freed buffers are kept, so what is held now is what was needed.
+                costs.work_bytes = (ops.buffer_bytes().held - bytes_before) as f64 / n_tokens - costs.kept_bytes;
+                first_s = (forward_s + backward_s) / n_tokens;
+                continue;
+            }
+            costs.forward_s += forward_s;
+            costs.backward_s += backward_s;
+            n_timed_tokens += n_tokens;
+            if began.elapsed().as_secs_f64() > PROBE_S {
+                break;
+            }
+        }
+        costs.forward_s /= n_timed_tokens;
+        costs.backward_s /= n_timed_tokens;
+        let more_s = (first_s - costs.forward_s - costs.backward_s).max(0.0);
+        costs.new_byte_s = more_s / (costs.kept_bytes + costs.work_bytes).max(1.0);
+        costs
+    }
+
+    /// The time of what a pair of query and passage needs, from the whole batch.
+    fn pair_seconds(&self, dim: usize) -> f64 {
+        let start = Instant::now();
+        let micro = self.micro_batch(&self.rows);
+        let embeddings = vec![1.0 / (dim as f32).sqrt(); micro.batch.n_texts() * dim];
+        self.settings.objective().judge(&micro, &embeddings, dim);
+        start.elapsed().as_secs_f64() / micro.excluded.len() as f64
+    }
+}
+
+/// The time of an optimizer step that changes nothing: with gradients and moments of zero and a learning rate of zero.
+fn optimizer_seconds<O: Ops>(
+    model: &mut EmbeddingModel<O>,
+    optimizer: &mut AdamW<O>,
+    gradients: &mut Gradients<O>,
+) -> f64 {
+    let ops = model.shared_ops();
+    let start = Instant::now();
+    gradients.set_zero(&ops);
+    global_norm(&*ops, gradients);
+    optimizer.step(&ops, model.parameters_mut(), gradients, 0.0, 1.0);
+    start.elapsed().as_secs_f64()
+}
+
+impl Costs {
+    /// Trains on a few chunks of the first batch. Weights are afterwards what they were; `shape` says how long chunks are.
+    pub fn measure<O: Ops>(
+        model: &mut EmbeddingModel<O>,
+        set: &TrainingSet,
+        settings: &TrainSettings,
+        shape: &RunShape,
+    ) -> Self {
+        let ops = model.shared_ops();
+        let batch = FirstBatch::new(set, settings, shape);
+        let mut gradients = model.parameters().zero_gradients(&*ops);
+        let mut optimizer = AdamW::new(&*ops, model.parameters(), settings.adamw());
+        // Without the freed buffers of the loading.
+        ops.limit_buffers(0);
+        ops.limit_buffers(usize::MAX);
+        let state_bytes = ops.buffer_bytes().used;
+        let token = batch.token_costs(model, &mut gradients);
+        let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(ops.buffer_bytes().held as u64);
+        // The first step packs the weights into new memory.
+        optimizer_seconds(model, &mut optimizer, &mut gradients);
+        let moments_and_gradients = 3 * size_of::<f32>() * model.parameters().n_values();
+        Costs {
+            program_bytes: program_bytes as f64,
+            state_bytes: state_bytes as f64,
+            weight_bytes: state_bytes.saturating_sub(moments_and_gradients) as f64,
+            token,
+            pair_s: batch.pair_seconds(model.dim()),
+            optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients),
+            dim: model.dim(),
+        }
+    }
+}
