@@ -2,4 +2,5 @@
 
 mod command;
 mod errors;
+mod interrupted;
 mod workflow;

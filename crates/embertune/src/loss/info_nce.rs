@@ -6,6 +6,7 @@
 
 use embertune_kernels::cpu::matmul::{matmul_nn, matmul_nt, matmul_tn};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Which passages are negatives of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub struct InfoNceOutput {
 }
 
 /// Counts and sums over queries, to be added up over batches. Similarities are dot products, without the temperature.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InfoNceStats {
     /// Number of queries.
     pub n_queries: usize,

@@ -3,9 +3,13 @@
 //! [`train`] is the whole job with its files; [`Trainer`] is the loop alone, one optimizer step at a time. Everything random is
 //! a pure function of (seed, epoch, row), so a run gives the same weights again, on any number of threads.
 
+pub mod cadence;
+pub mod checkpoint;
 pub mod dataset;
+pub mod evaluation;
 pub mod events;
 pub mod group;
+pub mod measure;
 pub mod objective;
 pub mod output;
 pub mod record;
@@ -15,8 +19,11 @@ pub mod settings;
 pub mod step;
 pub mod trainer;
 
+pub use cadence::Strategy;
 pub use dataset::TrainingSet;
-pub use events::{Observer, StepEvent};
+pub use events::{EvaluationEvent, Observer, StepEvent};
+pub use measure::Measure;
+pub use output::Resume;
 pub use record::RunRecord;
 pub use run::train;
 pub use sampler::SamplingStrategy;

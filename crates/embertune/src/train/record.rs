@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
 use crate::loss::InfoNceStats;
+use crate::train::measure::{History, Scores};
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{Plan, StepReport};
 
@@ -38,25 +39,32 @@ pub struct LogEntry {
 }
 
 /// The steps since the last line of the log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     n_steps: usize,
     loss_sum: f64,
     stats: InfoNceStats,
     n_tokens: usize,
+    seconds: f64,
 }
 
 impl Window {
-    /// Adds a step.
-    pub fn add(&mut self, report: &StepReport) {
+    /// Adds a step that took `seconds`.
+    pub fn add(&mut self, report: &StepReport, seconds: f64) {
         self.n_steps += 1;
+        self.seconds += seconds;
         self.loss_sum += report.loss;
         self.stats.add(&report.stats);
         self.n_tokens += report.n_tokens;
     }
 
-    /// The line of the log that ends with the step `last`; the window took `seconds`.
-    pub fn entry(&self, last: &StepReport, seconds: f64) -> LogEntry {
+    /// Whether no step has been added.
+    pub fn is_empty(&self) -> bool {
+        self.n_steps == 0
+    }
+
+    /// The line of the log that ends with the step `last`.
+    pub fn entry(&self, last: &StepReport) -> LogEntry {
         LogEntry {
             step: last.step,
             epoch: last.epoch,
@@ -66,9 +74,53 @@ impl Window {
             in_batch_accuracy: self.stats.accuracy(),
             positive_similarity: self.stats.positive_similarity(),
             hardest_negative_similarity: self.stats.hardest_negative_similarity(),
-            examples_per_s: self.stats.n_queries as f64 / seconds,
-            tokens_per_s: self.n_tokens as f64 / seconds,
+            examples_per_s: self.stats.n_queries as f64 / self.seconds,
+            tokens_per_s: self.n_tokens as f64 / self.seconds,
         }
+    }
+}
+
+/// A line of `log.jsonl` about an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvaluationEntry {
+    /// Optimizer steps done; 0 is the base model.
+    pub step: usize,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Its numbers, each a field of its own.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// How long it took.
+    pub eval_seconds: f64,
+}
+
+/// What a run knows about itself at a step: all of it is in a checkpoint, and the run goes on from there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SoFar {
+    /// How long it was.
+    pub counts: Counts,
+    /// Losses.
+    pub losses: Losses,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// The steps since the last line of the log.
+    pub window: Window,
+    /// Evaluations.
+    pub history: History,
+    /// After which steps the run was interrupted and resumed.
+    pub resumed_after: Vec<usize>,
+}
+
+impl SoFar {
+    /// Adds a step that took `seconds`.
+    pub fn add(&mut self, report: &StepReport, seconds: f64) {
+        self.counts.add(report);
+        self.window.add(report, seconds);
+        self.seconds.train += seconds;
+        let Losses { first, last, mean } = &mut self.losses;
+        *first = if report.step == 1 { report.loss } else { *first };
+        *last = report.loss;
+        *mean += (report.loss - *mean) / report.step as f64;
     }
 }
 
@@ -89,6 +141,10 @@ pub struct RunRecord {
     pub prompts: [String; 2],
     /// The data file.
     pub data: FileRecord,
+    /// The file of held-out rows.
+    pub eval_data: Option<FileRecord>,
+    /// The file of candidates.
+    pub candidate_pool: Option<FileRecord>,
     /// How long the run was.
     pub counts: Counts,
     /// Where the time went.
@@ -99,10 +155,16 @@ pub struct RunRecord {
     pub threads: usize,
     /// Losses.
     pub losses: Losses,
+    /// Evaluations: of the base model, the best and the last one.
+    pub evaluation: History,
+    /// The step whose model the output folder holds.
+    pub step_of_model: usize,
+    /// After which steps the run was interrupted and resumed.
+    pub resumed_after: Vec<usize>,
 }
 
 /// A file that a run read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// As given.
     pub path: PathBuf,
@@ -113,7 +175,7 @@ pub struct FileRecord {
 }
 
 /// How long a run was.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows of the data.
     pub rows: usize,
@@ -136,7 +198,7 @@ pub struct Counts {
 }
 
 /// Where the time went.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Seconds {
     /// Loading the model.
     pub load: f64,
@@ -146,10 +208,12 @@ pub struct Seconds {
     pub train: f64,
     /// Writing checkpoints.
     pub checkpoints: f64,
+    /// Evaluating.
+    pub evaluation: f64,
 }
 
 /// Losses of a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Losses {
     /// Loss of the first step.
     pub first: f64,
@@ -230,9 +294,9 @@ mod tests {
     fn a_log_line_is_the_mean_of_its_window_and_the_rate_of_its_last_step() {
         let mut window = Window::default();
         let (first, last) = (report(1, 4.0), report(2, 2.0));
-        window.add(&first);
-        window.add(&last);
-        let entry = window.entry(&last, 2.0);
+        window.add(&first, 0.5);
+        window.add(&last, 1.5);
+        let entry = window.entry(&last);
         assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
         assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
         assert_eq!((entry.examples_per_s, entry.tokens_per_s), (4.0, 100.0));

@@ -13,6 +13,7 @@ mod losses;
 mod metrics;
 mod mining;
 mod models;
+mod resume;
 mod said;
 mod saved_folders;
 mod search;
