@@ -334,7 +334,7 @@ mod tests {
         let text = was.differences(&now).join("\n");
         for expected in [
             "`--seed` was 42 and is 43",
-            "`--learning_rate` was 5e-5 and is 1e-5",
+            "`--learning_rate` was 0.00005 and is 0.00001",
             "`--train_data` is another one (4 bytes, now 10 bytes)",
             "`--eval_data` is another one (none, now 8 bytes)",
             "base model",
