@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("search", &["embed"]),
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
     ("eval", &["data", "text", "model", "embed", "search"]),
-    ("train", &["data", "text", "model", "embed", "loss", "optim", "random", "device"]),
+    ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "eval"]),
     ("lib", &[]),
 ];
 

@@ -7,6 +7,8 @@ use embertune::Error;
 
 /// The exit code of every error, as clap's own for a wrong command line.
 const FAILED: u8 = 2;
+/// What shells call 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Shows an error and gives the exit code that goes with it.
 pub fn report(error: &Error) -> ExitCode {
@@ -16,9 +18,10 @@ pub fn report(error: &Error) -> ExitCode {
         // Whoever read our output (`| head`) has seen enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error}");
+    let is_interrupted = matches!(error, Error::Interrupted { .. });
+    eprintln!("{}{error}", if is_interrupted { "" } else { "error: " });
     if let Some(hint) = error.hint() {
         eprintln!("hint: {hint}");
     }
-    ExitCode::from(FAILED)
+    ExitCode::from(if is_interrupted { INTERRUPTED } else { FAILED })
 }

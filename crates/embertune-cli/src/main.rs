@@ -1,11 +1,12 @@
 //! The command `embertune`: the flags, what is shown, and the exit code. Everything else is the library's.
 //!
-//! Exit codes: 0 done, 1 kept for quality gates, 2 an error, with `error:` and mostly `hint:` on standard error.
+//! Exit codes: 0 done, 1 kept for quality gates, 2 an error, with `error:` and mostly `hint:` on standard error, 130 interrupted.
 #![forbid(unsafe_code)]
 
 mod args;
 mod commands;
 mod diagnostics;
+mod interrupt;
 mod printer;
 mod progress;
 

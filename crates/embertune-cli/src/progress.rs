@@ -6,8 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use embertune::progress::Progress;
-use embertune::train::{Observer, Plan, StepEvent};
+use embertune::train::measure::{Measure, Verdict};
+use embertune::train::{EvaluationEvent, Observer, Plan, StepEvent};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::interrupt;
 
 /// Without a terminal, a stage says where it is this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -21,6 +24,7 @@ const TRAINING: &str = "{prefix} {bar:16} {pos}/{len} {wide_msg}";
 pub struct Display {
     on_terminal: bool,
     stage: Mutex<Option<Stage>>,
+    stop: interrupt::Flag,
 }
 
 struct Stage {
@@ -53,7 +57,16 @@ impl Stage {
 impl Display {
     /// Bars where standard error is a terminal, else lines.
     pub fn new() -> Display {
-        Display { on_terminal: std::io::stderr().is_terminal(), stage: Mutex::new(None) }
+        Display {
+            on_terminal: std::io::stderr().is_terminal(),
+            stage: Mutex::new(None),
+            stop: interrupt::Flag::default(),
+        }
+    }
+
+    /// Raised when the user wants the work to stop.
+    pub fn stop_flag(&self) -> &interrupt::Flag {
+        &self.stop
     }
 
     fn stage(&self) -> MutexGuard<'_, Option<Stage>> {
@@ -110,8 +123,11 @@ impl Progress for Display {
 }
 
 impl Observer for Display {
-    fn training_begins(&self, plan: &Plan) {
+    fn training_begins(&self, plan: &Plan, steps_done: usize) {
         self.begin("training", plan.total_steps as u64, TRAINING);
+        if let Some(stage) = self.stage().as_mut() {
+            stage.advance(steps_done as u64, None);
+        }
     }
 
     fn step_done(&self, event: &StepEvent<'_>) {
@@ -120,13 +136,47 @@ impl Observer for Display {
         }
         if event.report.step == event.total_steps {
             self.line(&format!("training: step {}, {}", event.total_steps, state_of(event)));
-            self.finish();
         }
+    }
+
+    fn evaluated(&self, event: &EvaluationEvent<'_>) {
+        self.line(&evaluation_line(event));
+    }
+
+    fn training_ends(&self) {
+        self.finish();
     }
 
     fn saved(&self, folder: &Path) {
         self.note(&format!("saved {}", folder.display()));
     }
+
+    fn is_stop_requested(&self) -> bool {
+        interrupt::is_requested(&self.stop)
+    }
+}
+
+/// All numbers of an evaluation, and how far the one that counts is from the base model's.
+fn evaluation_line(event: &EvaluationEvent<'_>) -> String {
+    let EvaluationEvent { entry, measure, verdict, history } = event;
+    let mut line = match entry.step {
+        0 => "evaluation: base model".to_string(),
+        step => format!("evaluation: step {step}, epoch {:.2}", entry.epoch),
+    };
+    let baseline = history.baseline.filter(|_| entry.step > 0);
+    for (of, name) in
+        [(Measure::Ndcg10, "nDCG@10"), (Measure::Mrr10, "MRR@10"), (Measure::Hit1, "Hit@1"), (Measure::Loss, "loss")]
+    {
+        let Some(value) = entry.scores.of(of) else { continue };
+        line += &format!(", {name} {value:.4}");
+        if let Some(before) = baseline.and_then(|base| base.scores.of(of)).filter(|_| of == *measure) {
+            line += &format!(" ({:+.4})", value - before);
+        }
+    }
+    if *verdict == Verdict::Best {
+        line += ", the best so far";
+    }
+    line
 }
 
 fn state_of(event: &StepEvent<'_>) -> String {

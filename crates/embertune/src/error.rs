@@ -69,6 +69,14 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// The user stopped a training.
+    #[error("interrupted after step {step}; {} holds the run until there", checkpoint.display())]
+    Interrupted {
+        /// Optimizer steps done.
+        step: usize,
+        /// Where to go on from.
+        checkpoint: PathBuf,
+    },
 }
 
 impl Error {
@@ -80,6 +88,7 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions of the path"),
                 _ => None,
             },
+            Error::Interrupted { .. } => Some("go on with the same command and `--resume_from_checkpoint last`"),
             Error::Row { hint, .. }
             | Error::Data { hint, .. }
             | Error::Model { hint, .. }

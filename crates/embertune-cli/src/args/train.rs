@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
-use embertune::train::{MemoryBudget, SamplingStrategy, TrainSettings};
+use embertune::train::{Measure, MemoryBudget, Resume, SamplingStrategy, Strategy, TrainSettings};
 use embertune::{Error, Result};
 
 use super::{LossArgs, MachineArgs, ModelArgs, boolean};
@@ -25,7 +25,11 @@ Examples:
       --train_group_size 1 --per_device_train_batch_size 64
 
   # Sentence pairs with a score, rows like {sentence1, sentence2, score}
-  embertune train --model_name_or_path ./model --train_data sts.jsonl --output_dir tuned --loss cosent --temperature 0.05";
+  embertune train --model_name_or_path ./model --train_data sts.jsonl --output_dir tuned --loss cosent --temperature 0.05
+
+  # Evaluate on a tenth of the queries after every epoch, keep the best model, go on if the machine was restarted
+  embertune train --model_name_or_path ./model --train_data train.mined.jsonl --output_dir tuned --train_group_size 2 \\
+      --eval_split 0.1 --load_best_model_at_end --save_steps 200 --save_total_limit 2 --resume_from_checkpoint last";
 
 /// Arguments of `train`.
 #[derive(Args, Debug)]
@@ -38,6 +42,19 @@ pub struct TrainArgs {
     /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them
     #[arg(long, value_name = "FILE")]
     pub train_data: PathBuf,
+
+    /// Rows to evaluate on while it trains: JSON lines {"query": str, "pos": [str]}
+    #[arg(long, value_name = "FILE", conflicts_with = "eval_split")]
+    pub eval_data: Option<PathBuf>,
+
+    /// Hold out this share of the queries of the training data, with all their rows, and evaluate on them; 0.1 is a good start
+    #[arg(long, value_name = "SHARE")]
+    pub eval_split: Option<f64>,
+
+    /// Passages that the evaluation searches: JSON lines {"context": [str]} or {"text": str} [default: the positives and
+    /// negatives of --eval_data, or of --train_data with --eval_split]
+    #[arg(long, value_name = "FILE")]
+    pub candidate_pool: Option<PathBuf>,
 
     /// Folder of the tuned model; checkpoints and the log are written there as well
     #[arg(long, value_name = "FOLDER")]
@@ -178,9 +195,53 @@ pub struct TrainArgs {
     #[arg(long, value_name = "X", default_value_t = default().max_grad_norm, help_heading = "Optimizer")]
     pub max_grad_norm: f64,
 
+    /// When to evaluate: no, steps or epoch; also before the first step and after the last [default: epoch, or steps with
+    /// --eval_steps, where there is something to evaluate on]
+    #[arg(long, alias = "evaluation_strategy", value_name = "WHEN", help_heading = "Evaluation")]
+    pub eval_strategy: Option<Strategy>,
+
+    /// Steps between two evaluations [default: --logging_steps]
+    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    pub eval_steps: Option<usize>,
+
+    /// Write the best model to the output folder, and the last one to `last` in it
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Evaluation")]
+    pub load_best_model_at_end: bool,
+
+    /// What the best model is best in: ndcg@10, mrr@10, hit@1 or loss [default: ndcg@10]
+    #[arg(long, value_name = "NAME", help_heading = "Evaluation")]
+    pub metric_for_best_model: Option<Measure>,
+
+    /// Accepted where it agrees with the metric: of a loss the smaller one is better, of all others the greater
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true",
+          value_name = "True|False", help_heading = "Evaluation")]
+    pub greater_is_better: Option<bool>,
+
+    /// Stop after this many evaluations in a row that are no better than the best [default: never]
+    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    pub early_stopping_patience: Option<usize>,
+
+    /// By how much an evaluation has to be better for that
+    #[arg(long, value_name = "X", default_value_t = default().early_stopping_threshold, help_heading = "Evaluation")]
+    pub early_stopping_threshold: f64,
+
+    /// When to write a line of the log: no, steps or epoch; the last step always gets one
+    #[arg(long, value_name = "WHEN", default_value_t = default().logging_strategy, help_heading = "Log and checkpoints")]
+    pub logging_strategy: Strategy,
+
     /// Steps between two lines of the log
     #[arg(long, value_name = "N", default_value_t = default().logging_steps, help_heading = "Log and checkpoints")]
     pub logging_steps: usize,
+
+    /// Write a line of the log for the first step, too
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Log and checkpoints")]
+    pub logging_first_step: bool,
+
+    /// When to write a checkpoint: no, steps or epoch
+    #[arg(long, value_name = "WHEN", default_value_t = default().save_strategy, help_heading = "Log and checkpoints")]
+    pub save_strategy: Strategy,
 
     /// Steps between two checkpoints; 0 for none
     #[arg(long, value_name = "N", default_value_t = default().save_steps, help_heading = "Log and checkpoints")]
@@ -189,6 +250,11 @@ pub struct TrainArgs {
     /// Number of checkpoints to keep; the oldest go first [default: all]
     #[arg(long, value_name = "N", help_heading = "Log and checkpoints")]
     pub save_total_limit: Option<usize>,
+
+    /// Go on with an interrupted run, from its last checkpoint (last, or no value) or from a folder checkpoint-<step>
+    #[arg(long, value_name = "last|FOLDER", value_parser = resume, num_args = 0..=1, default_missing_value = "last",
+          help_heading = "Log and checkpoints")]
+    pub resume_from_checkpoint: Option<Resume>,
 
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -234,11 +300,25 @@ impl TrainArgs {
             train_sampling_strategy: self.train_sampling_strategy,
             dataloader_drop_last: self.dataloader_drop_last,
             seed: self.seed,
+            eval_data: self.eval_data.clone(),
+            eval_split: self.eval_split,
+            candidate_pool: self.candidate_pool.clone(),
+            eval_strategy: self.eval_strategy,
+            eval_steps: self.eval_steps,
+            load_best_model_at_end: self.load_best_model_at_end,
+            metric_for_best_model: self.metric_for_best_model,
+            greater_is_better: self.greater_is_better,
+            early_stopping_patience: self.early_stopping_patience,
+            early_stopping_threshold: self.early_stopping_threshold,
+            logging_strategy: self.logging_strategy,
             logging_steps: self.logging_steps,
+            logging_first_step: self.logging_first_step,
+            save_strategy: self.save_strategy,
             save_steps: self.save_steps,
             save_total_limit: self.save_total_limit,
             memory_budget: self.memory_budget,
             find_batch_size: self.find_batch_size,
+            resume_from_checkpoint: self.resume_from_checkpoint.clone(),
             precision: self.precision(),
         })
     }
@@ -253,6 +333,15 @@ impl TrainArgs {
 
 fn default() -> TrainSettings {
     TrainSettings::default()
+}
+
+/// `--resume_from_checkpoint`: `True` is the last one, as in transformers.
+fn resume(text: &str) -> std::result::Result<Resume, String> {
+    match text {
+        "last" | "True" | "true" => Ok(Resume::Last),
+        "" => Err("expected `last` or a folder".into()),
+        path => Ok(Resume::Path(path.into())),
+    }
 }
 
 /// `--max_steps`: zero and below stand for no bound, as in transformers.

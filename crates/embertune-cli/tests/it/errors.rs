@@ -158,12 +158,21 @@ fn wrong_flags_and_values_are_usage_errors() {
         (&format!("{MINE} --range_for_sampling 10-2"), "10 is not less than 2"),
         (&format!("{MINE} --normalized maybe"), "expected True or False"),
         (&format!("{TRAIN} --max_steps many"), "whole number"),
+        (&format!("{TRAIN} --eval_split 0.1 --metric_for_best_model accuracy"), "loss, mrr@10, ndcg@10 or hit@1"),
+        (&format!("{TRAIN} --save_strategy best"), "no, steps or epoch"),
     ] {
         let done = desk.run(arguments);
         assert_eq!(done.code, 2, "{arguments}");
         assert!(done.stderr.contains(expected), "{arguments}\n{}", done.stderr);
     }
     fails(&desk, &format!("{TRAIN} --deepspeed ds.json"), "`--deepspeed` is not supported", "leave it out");
+    fails(&desk, &format!("{TRAIN} --load_best_model_at_end"), "needs an evaluation", "--eval_split");
+    fails(
+        &desk,
+        &format!("{TRAIN} --resume_from_checkpoint nowhere"),
+        "nowhere: is no checkpoint",
+        "checkpoint-<step>",
+    );
     fails(&desk, &format!("{MINE} --threads 0"), "--threads 0", "one thread per core");
     assert_eq!(desk.names(), ["model", "pool.jsonl", "rows.jsonl"]);
 }

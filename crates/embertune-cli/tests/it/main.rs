@@ -2,5 +2,6 @@
 
 mod command;
 mod errors;
+mod interrupted;
 mod memory;
 mod workflow;

@@ -1,10 +1,12 @@
 //! What happened in a batch, beside its loss.
 
+use serde::{Deserialize, Serialize};
+
 /// Counts and sums over queries, to be added up over batches. Similarities are dot products, without the temperature.
 ///
 /// A query is contrasted where there is a text that should be further from it than its positive: a negative, or, for losses of
 /// scored pairs, another pair with a lower score.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BatchStats {
     /// Number of queries.
     pub n_queries: usize,

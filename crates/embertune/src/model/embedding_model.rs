@@ -14,7 +14,7 @@ use super::loader::Loader;
 use super::params::{Gradients, Parameters};
 use super::pass::Pass;
 use super::save::{self, CopiedFiles};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::text::{Batch, Prompts, Role, Tokenizer, Tokens};
 use crate::{Error, Result};
 
@@ -99,7 +99,39 @@ impl<O: Ops> EmbeddingModel<O> {
     /// # Errors
     /// If `folder` exists, cannot be written, or does not give the same vectors when it is read again.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        save::save(self, folder)
+        self.save_with(folder, |_| Ok(()))
+    }
+
+    /// As [`save`](Self::save), with what `add` writes into the folder before it gets its name. `add` sees to it itself that its
+    /// files reach the disk.
+    ///
+    /// # Errors
+    /// Those of [`save`](Self::save) and of `add`.
+    pub fn save_with(&self, folder: &Path, add: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        save::save(self, folder, add)
+    }
+
+    /// Takes the weights of a folder that this model was saved to.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds other tensors. The model is as it was, then.
+    pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        let saved = Self::load_on(self.shared_ops(), folder, &Overrides::default(), &Silent)?;
+        let parts = |model: &Self| model.parameters.list.iter().map(|param| param.parts.clone()).collect::<Vec<_>>();
+        if parts(&saved) != parts(self) {
+            return Err(Error::Model {
+                path: folder.to_owned(),
+                problem: "its tensors are not those of the model in training".to_owned(),
+                hint: None,
+            });
+        }
+        self.parameters = saved.parameters;
+        Ok(())
+    }
+
+    /// A hash (xxh3-128) of all that makes the embeddings: weights, configuration, tokenizer, prompts.
+    pub fn hash(&self) -> u128 {
+        save::hash(self)
     }
 
     /// Width of an embedding.

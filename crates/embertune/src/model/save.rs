@@ -1,11 +1,13 @@
 //! Writing a model folder: complete, readable by sentence-transformers and by `transformers`, and proven before anybody sees it.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use embertune_kernels::Ops;
 use serde_json::Value;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::embedding_model::EmbeddingModel;
 use super::folder::{DenseConfig, Overrides};
@@ -140,23 +142,42 @@ fn refuse_existing(target: &Path) -> Result<()> {
     })
 }
 
-/// See [`EmbeddingModel::save`].
-pub fn save<O: Ops>(model: &EmbeddingModel<O>, target: &Path) -> Result<()> {
+/// See [`EmbeddingModel::save_with`].
+pub fn save<O: Ops>(model: &EmbeddingModel<O>, target: &Path, add: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     refuse_existing(target)?;
     let partial = PartialFolder::beside(target)?;
     write_files(model, &partial.path)?;
     compare_with_folder(model, &partial.path)?;
+    add(&partial.path)?;
     partial.keep_as(target)
 }
 
-fn write_files<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Result<()> {
-    let transformer = Path::new(&model.modules.transformer);
-    for (name, content) in &model.copied.files {
-        write_file(folder, &transformer.join(name), content)?;
+/// See [`EmbeddingModel::hash`].
+pub fn hash<O: Ops>(model: &EmbeddingModel<O>) -> u128 {
+    let mut hash = Xxh3Default::new();
+    for (name, content) in described_files(model) {
+        hash.update(name.as_os_str().as_encoded_bytes());
+        hash.update(&content);
     }
-    let described = model.modules.files(model.config.hidden_size);
-    for (name, content) in described.into_iter().chain(model.text.files(&model.modules)) {
-        write_file(folder, Path::new(&name), &pretty(&content))?;
+    for param in &model.parameters().list {
+        for block in model.ops().download(&param.value).chunks(1 << 14) {
+            hash.update(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
+        }
+    }
+    hash.digest128()
+}
+
+/// All files but the weights, by their names from the folder on.
+fn described_files<O: Ops>(model: &EmbeddingModel<O>) -> Vec<(PathBuf, Cow<'_, [u8]>)> {
+    let transformer = Path::new(&model.modules.transformer);
+    let copied = model.copied.files.iter().map(|(name, content)| (transformer.join(name), Cow::Borrowed(&content[..])));
+    let described = model.modules.files(model.config.hidden_size).into_iter().chain(model.text.files(&model.modules));
+    copied.chain(described.map(|(name, content)| (PathBuf::from(name), Cow::Owned(pretty(&content))))).collect()
+}
+
+fn write_files<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Result<()> {
+    for (name, content) in described_files(model) {
+        write_file(folder, &name, &content)?;
     }
     write_weights(model, folder)
 }
@@ -213,7 +234,14 @@ fn compare_with_folder<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Resu
         let (ours, theirs) = (probe(model, role)?, probe(&written, role)?);
         let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let is_finite = ours.iter().chain(&theirs).all(|value| value.is_finite());
-        if ours.len() != theirs.len() || !is_finite || worst > SAME_VECTORS {
+        if !is_finite {
+            return Err(Error::Model {
+                path: folder.to_owned(),
+                problem: "the model gives vectors that are no finite numbers; it is not saved".to_owned(),
+                hint: Some("the training has diverged: choose a smaller `--learning_rate`".to_owned()),
+            });
+        }
+        if ours.len() != theirs.len() || worst > SAME_VECTORS {
             let hint = "this is a bug, or the disk does not give back what was written; nothing was saved";
             return Err(Error::Model {
                 path: folder.to_owned(),

@@ -73,6 +73,16 @@ impl TensorFiles {
         })
     }
 
+    /// Reads the header of one file, of any name.
+    ///
+    /// # Errors
+    /// If it is broken or does not fit the file.
+    pub fn open_file(path: &Path) -> Result<Self> {
+        let mut tensors = Tensors::new();
+        add_file(path, read_header, &mut tensors)?;
+        Ok(TensorFiles { folder: path.to_owned(), tensors })
+    }
+
     /// All names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

@@ -4,10 +4,18 @@
 //! Every tensor is updated in every step, rows of an embedding table without a gradient too: they decay and are moved by
 //! their momentum, as with torch's dense gradients. A row-sparse update is another optimizer.
 
+use std::path::Path;
+
 use embertune_kernels::Ops;
 use embertune_kernels::ops::AdamWStep;
 
-use crate::model::{Gradients, Parameters};
+use crate::error::{Error, Result};
+use crate::model::tensor_files::{Output, TensorFiles, write};
+use crate::model::{Gradients, Param, Parameters};
+
+/// What PyTorch calls the moments.
+const FIRST: &str = "exp_avg";
+const SECOND: &str = "exp_avg_sq";
 
 /// What stays the same over all steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,4 +78,48 @@ impl<O: Ops> AdamW<O> {
         }
         parameters.repack(ops);
     }
+
+    /// Writes the moments as safetensors, named as in PyTorch: `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`, where a parameter that
+    /// is several tensors of the model has the name of the first.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save(&self, ops: &O, parameters: &Parameters<O>, path: &Path) -> Result<()> {
+        let mut outputs = Vec::new();
+        for (moments, suffix) in [(&self.first, FIRST), (&self.second, SECOND)] {
+            for (param, moment) in parameters.list.iter().zip(moments) {
+                let shape = vec![ops.len(moment)];
+                outputs.push(Output::weights(name_of(param, suffix), shape, || ops.download(moment)));
+            }
+        }
+        write(path, outputs)
+    }
+
+    /// Takes the moments that [`save`](Self::save) wrote after `steps_done` steps.
+    ///
+    /// # Errors
+    /// Where the file is damaged, or is of another model.
+    pub fn restore(&mut self, ops: &O, parameters: &Parameters<O>, path: &Path, steps_done: u64) -> Result<()> {
+        let file = TensorFiles::open_file(path)?;
+        for (moments, suffix) in [(&mut self.first, FIRST), (&mut self.second, SECOND)] {
+            for (param, moment) in parameters.list.iter().zip(moments) {
+                let name = name_of(param, suffix);
+                let values = file.read(&name)?;
+                if values.len() != ops.len(moment) {
+                    return Err(Error::Model {
+                        path: path.into(),
+                        problem: format!("`{name}` has {} values instead of {}", values.len(), ops.len(moment)),
+                        hint: None,
+                    });
+                }
+                *moment = ops.upload(&values);
+            }
+        }
+        self.steps_done = steps_done;
+        Ok(())
+    }
+}
+
+fn name_of<O: Ops>(param: &Param<O>, suffix: &str) -> String {
+    format!("{}.{suffix}", param.parts[0].name)
 }

@@ -3,13 +3,17 @@
 //! [`train`] is the whole job with its files; [`Trainer`] is the loop alone, one optimizer step at a time. Everything random is
 //! a pure function of (seed, epoch, row), so a run gives the same weights again, on any number of threads.
 
+pub mod cadence;
+pub mod checkpoint;
 pub mod chunks;
 pub mod costs;
 pub mod dataset;
+pub mod evaluation;
 pub mod events;
 pub mod forecast;
 pub mod group;
 pub mod loss_settings;
+pub mod measure;
 pub mod memory;
 pub mod objective;
 pub mod output;
@@ -21,11 +25,14 @@ pub mod step;
 pub mod temperature;
 pub mod trainer;
 
+pub use cadence::Strategy;
 pub use dataset::TrainingSet;
-pub use events::{Observer, StepEvent};
+pub use events::{EvaluationEvent, Observer, StepEvent};
 pub use forecast::Forecast;
 pub use loss_settings::{LossName, LossSettings};
+pub use measure::Measure;
 pub use memory::MemoryBudget;
+pub use output::Resume;
 pub use record::RunRecord;
 pub use run::{dry_run, train};
 pub use sampler::SamplingStrategy;

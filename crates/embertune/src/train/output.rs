@@ -1,52 +1,84 @@
-//! The folders of a run: what is written as it goes, and how it becomes the output folder.
+//! The folders of a run: what is written as it goes, how it becomes the output folder, and how an interrupted run is found again.
 //!
-//! While a run goes on everything is in `<output_dir>.partial`: `log.jsonl` and the `checkpoint-<step>` model folders. When the
-//! training is done the model, the log, the run record and the checkpoints are put together there, and the whole is renamed
-//! to `output_dir`. So `output_dir` is always a complete model, or not there, or what it was before.
+//! While a run goes on everything is in `<output_dir>.partial`: `log.jsonl`, the `checkpoint-<step>` folders and the best model,
+//! `best-<step>`. When the training is done the model, the log, the run record and the checkpoints are put together there, and the
+//! whole is renamed to `output_dir`. So `output_dir` is always a complete model, or not there, or what it was before; and a process
+//! that is killed at any instant leaves the checkpoints whole, or the output folder.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use embertune_kernels::Ops;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::atomic::{sync_folder, write_file};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
+use crate::train::checkpoint::{self, State};
+use crate::train::trainer::Trainer;
 
 /// The log, in the folder of the run.
-const LOG: &str = "log.jsonl";
+const LOG: &str = checkpoint::LOG;
 /// The run record.
 const RECORD: &str = "run.json";
+/// Held by the process that trains into the folder.
+const LOCK: &str = "lock";
 /// The model, while the output folder is put together.
 const MODEL: &str = "model";
+/// The model after the last step, where the output folder is the best one.
+const LAST: &str = "last";
 /// The old output folder, while it is replaced.
 const REPLACED: &str = "replaced";
 const CHECKPOINT: &str = "checkpoint-";
+const BEST: &str = "best-";
+
+/// Where an interrupted run goes on from (`--resume_from_checkpoint`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resume {
+    /// Its last checkpoint; the beginning, where it has none yet.
+    Last,
+    /// A folder.
+    Path(PathBuf),
+}
 
 /// Where a run writes.
 pub struct RunFolder {
     output: PathBuf,
     partial: PathBuf,
     log: File,
+    from: Option<PathBuf>,
+    _lock: File,
 }
 
 impl RunFolder {
-    /// Makes the folder for what is written as the run goes on.
+    /// Makes the folder for what is written as the run goes on, or finds that of an interrupted run.
     ///
     /// # Errors
-    /// `output` exists and is not to be replaced, or is no model folder; checkpoints of an interrupted run are there.
-    pub fn create(output: &Path, overwrite: bool) -> Result<Self> {
+    /// `output` exists and is not to be replaced, or is no model folder; checkpoints of an interrupted run are there and are not
+    /// to be resumed; there is nothing to resume; another process trains into the folder.
+    pub fn open(output: &Path, overwrite: bool, resume: Option<&Resume>) -> Result<Self> {
         let setting = |problem: String, hint: &str| Error::Setting { problem, hint: Some(hint.into()) };
         let place = output.display();
         let Some(name) = output.file_name() else {
             return Err(setting(format!("`--output_dir {place}` is not the name of a folder"), "name a new folder"));
         };
+        let partial = output.with_file_name(format!("{}.partial", name.to_string_lossy()));
+        let held = if partial.is_dir() {
+            let held = lock(&partial)?;
+            undo_finish(output, &partial)?;
+            Some(held)
+        } else {
+            None
+        };
         if output.exists() && !overwrite {
             return Err(setting(
                 format!("`--output_dir {place}` exists"),
-                "name a new folder, or pass `--overwrite_output_dir True`",
+                match resume {
+                    Some(_) if checkpoints(&partial).is_empty() => "the run is complete: there is nothing to resume",
+                    _ => "name a new folder, or pass `--overwrite_output_dir True`",
+                },
             ));
         }
         // Nothing is deleted on the strength of a flag that was not made by us, or is not at least a model.
@@ -56,20 +88,70 @@ impl RunFolder {
                 "name a new folder",
             ));
         }
-        let partial = output.with_file_name(format!("{}.partial", name.to_string_lossy()));
-        if !overwrite && !checkpoints(&partial).is_empty() {
+        let found = checkpoints(&partial);
+        let from = match resume {
+            None => None,
+            Some(Resume::Path(path)) => Some(path.clone()),
+            Some(Resume::Last) if found.is_empty() && output.exists() => {
+                return Err(setting(
+                    format!(
+                        "`--resume_from_checkpoint last`: there is no interrupted run beside {place}, which exists"
+                    ),
+                    "the run is complete; leave the flag out to train anew",
+                ));
+            }
+            Some(Resume::Last) => found.last().map(|(_, path)| path.clone()),
+        };
+        let goes_on = from.as_deref().is_some_and(|from| is_in(from, &partial));
+        if !goes_on && !overwrite && !found.is_empty() {
             return Err(setting(
                 format!("{} holds checkpoints of an interrupted run", partial.display()),
-                "move them away, or pass `--overwrite_output_dir True`",
+                "go on with `--resume_from_checkpoint last`, or begin anew with `--overwrite_output_dir True`",
             ));
         }
-        if partial.exists() {
-            fs::remove_dir_all(&partial).map_err(Error::io(&partial, "remove"))?;
-        }
         fs::create_dir_all(&partial).map_err(Error::io(&partial, "create"))?;
+        let held = held.map_or_else(|| lock(&partial), Ok)?;
+        if !goes_on {
+            clear(&partial, |name| name != LOCK)?;
+        }
         let log = partial.join(LOG);
-        let log = File::create(&log).map_err(Error::io(&log, "create"))?;
-        Ok(RunFolder { output: output.into(), partial, log })
+        let log = File::options().append(true).create(true).open(&log).map_err(Error::io(&log, "create"))?;
+        Ok(RunFolder { output: output.into(), partial, log, from, _lock: held })
+    }
+
+    /// The checkpoint to go on from.
+    pub fn resumes_from(&self) -> Option<&Path> {
+        self.from.as_deref()
+    }
+
+    /// Brings the folder to where it was after `step`, the step of [`resumes_from`](Self::resumes_from): removes what came later, and
+    /// takes the log from the checkpoint. The best model, of step `best`, has to be there.
+    ///
+    /// # Errors
+    /// The best model is not there; what the file system says.
+    pub fn rewind(&mut self, step: usize, best: Option<usize>) -> Result<()> {
+        let Some(from) = &self.from else { return Ok(()) };
+        if let Some(best) = best.map(|step| self.partial.join(format!("{BEST}{step}")))
+            && !best.is_dir()
+        {
+            return Err(Error::Model {
+                path: from.clone(),
+                problem: format!("the best model until there is missing: there is no {}", best.display()),
+                hint: Some("resume from the last checkpoint, or begin anew".into()),
+            });
+        }
+        let log = from.join(LOG);
+        let text = fs::read(&log).map_err(Error::io(&log, "read"))?;
+        let later = |name: &str| {
+            let number = [CHECKPOINT, BEST].iter().find_map(|kind| name.strip_prefix(kind)?.parse::<usize>().ok());
+            number.is_some_and(|number| number > step) || name.starts_with('.') || name == LAST
+        };
+        clear(&self.partial, later)?;
+        let mut rewrite = || -> io::Result<()> {
+            self.log.set_len(0)?;
+            self.log.write_all(&text)
+        };
+        rewrite().map_err(Error::io(self.partial.join(LOG), "write"))
     }
 
     /// Adds a line to the log.
@@ -83,33 +165,73 @@ impl RunFolder {
         self.log.write_all(&line).map_err(Error::io(path, "write"))
     }
 
-    /// Writes the model as `checkpoint-<step>`, and removes the oldest checkpoints beyond `limit`.
+    /// Writes `checkpoint-<step>`; then removes the oldest checkpoints beyond `limit`, and best models that no checkpoint counts on.
     ///
     /// # Errors
-    /// Those of [`EmbeddingModel::save`].
-    pub fn checkpoint<O: Ops>(&self, model: &EmbeddingModel<O>, step: usize, limit: Option<usize>) -> Result<PathBuf> {
-        let folder = self.partial.join(format!("{CHECKPOINT}{step}"));
-        model.save(&folder)?;
+    /// Those of [`EmbeddingModel::save`]. The checkpoints before are as they were, then.
+    pub fn checkpoint<O: Ops>(&self, trainer: &Trainer<'_, O>, state: &State, limit: Option<usize>) -> Result<PathBuf> {
+        let folder = self.partial.join(format!("{CHECKPOINT}{}", trainer.steps_done()));
+        trainer.model().save_with(&folder, |folder| state.write(trainer, &self.partial.join(LOG), folder))?;
         let all = checkpoints(&self.partial);
         let keep = limit.map_or(all.len(), |limit| limit.max(1));
         for (_, old) in &all[..all.len().saturating_sub(keep)] {
-            fs::remove_dir_all(old).map_err(Error::io(old, "remove"))?;
+            remove(old)?;
         }
+        self.drop_old_best(state.so_far.history.best.map(|best| best.step))?;
         Ok(folder)
     }
 
-    /// Writes the model and the record, and puts everything at the output folder in one step.
+    /// Writes the best model so far, that after `step`.
     ///
     /// # Errors
-    /// Those of [`EmbeddingModel::save`], and what the file system says. The output folder is as it was, then.
-    pub fn finish<O: Ops>(self, model: &EmbeddingModel<O>, record: &impl Serialize) -> Result<()> {
+    /// Those of [`EmbeddingModel::save`].
+    pub fn save_best<O: Ops>(&self, model: &EmbeddingModel<O>, step: usize) -> Result<()> {
+        model.save(&self.partial.join(format!("{BEST}{step}")))?;
+        self.drop_old_best(Some(step))
+    }
+
+    /// A run that is resumed at a checkpoint needs the best model of then: it stays as long as the checkpoint does.
+    fn drop_old_best(&self, best: Option<usize>) -> Result<()> {
+        let needed: Vec<_> = checkpoints(&self.partial)
+            .iter()
+            .filter_map(|(_, folder)| Some(State::read(folder).ok()?.so_far.history.best?.step))
+            .chain(best)
+            .collect();
+        for (step, folder) in numbered(&self.partial, BEST) {
+            if !needed.contains(&step) {
+                remove(&folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the model and the record, and puts everything at the output folder in one step. Where `best` is another step than the last
+    /// one, the model becomes that of the best step, and the last one is in `last` of the output folder.
+    ///
+    /// # Errors
+    /// Those of [`EmbeddingModel::save`] and [`EmbeddingModel::restore`], and what the file system says. The output folder is as it
+    /// was, then, and the last model is in the partial one.
+    pub fn finish<O: Ops>(
+        self,
+        model: &mut EmbeddingModel<O>,
+        best: Option<usize>,
+        record: &impl Serialize,
+    ) -> Result<()> {
         let whole = self.partial.join(MODEL);
+        if let Some(step) = best {
+            model.save(&self.partial.join(LAST))?;
+            model.restore(&self.partial.join(format!("{BEST}{step}")))?;
+        }
         model.save(&whole)?;
         write_file(&whole.join(RECORD), |out| {
             serde_json::to_writer_pretty(&mut *out, record)?;
             out.write_all(b"\n")
         })?;
         self.log.sync_all().map_err(Error::io(self.partial.join(LOG), "write"))?;
+        if best.is_some() {
+            rename(&self.partial.join(LAST), &whole.join(LAST))?;
+        }
+        // Until the last rename `undo_finish` can take back all that follows.
         rename(&self.partial.join(LOG), &whole.join(LOG))?;
         for (step, checkpoint) in checkpoints(&self.partial) {
             rename(&checkpoint, &whole.join(format!("{CHECKPOINT}{step}")))?;
@@ -119,6 +241,9 @@ impl RunFolder {
             rename(&self.output, &self.partial.join(REPLACED))?;
         }
         rename(&whole, &self.output)?;
+        if let Some(parent) = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_folder(parent).map_err(Error::io(parent, "write"))?;
+        }
         fs::remove_dir_all(&self.partial).map_err(Error::io(&self.partial, "remove"))
     }
 }
@@ -134,6 +259,63 @@ impl Drop for RunFolder {
     }
 }
 
+/// Keeps two processes from training into the same folder. The system lets go of the lock when the process ends, however it does.
+fn lock(partial: &Path) -> Result<File> {
+    let path = partial.join(LOCK);
+    let file = File::options().append(true).create(true).open(&path).map_err(Error::io(&path, "create"))?;
+    match file.try_lock() {
+        // Some file systems have no locks: then nobody is kept from anything.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Setting {
+            problem: format!("another process is training into {}", partial.display()),
+            hint: Some("wait for it, or choose another `--output_dir`".into()),
+        }),
+    }
+}
+
+/// Takes back what a run that was killed in [`RunFolder::finish`] had begun to put together.
+fn undo_finish(output: &Path, partial: &Path) -> Result<()> {
+    let whole = partial.join(MODEL);
+    for (step, checkpoint) in checkpoints(&whole) {
+        rename(&checkpoint, &partial.join(format!("{CHECKPOINT}{step}")))?;
+    }
+    if whole.exists() {
+        remove(&whole)?;
+    }
+    let replaced = partial.join(REPLACED);
+    if replaced.exists() && !output.exists() {
+        rename(&replaced, output)?;
+    }
+    Ok(())
+}
+
+/// Removes the entries of a folder whose names `is_old`.
+fn clear(folder: &Path, is_old: impl Fn(&str) -> bool) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "read"))? {
+        let path = entry.map_err(Error::io(folder, "read"))?.path();
+        if path.file_name().is_some_and(|name| is_old(&name.to_string_lossy())) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file or folder. A folder loses its name first, so that a part of it is never taken for the whole.
+fn remove(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        return fs::remove_file(path).map_err(Error::io(path, "remove"));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let doomed = path.with_file_name(format!(".{}.removed", name.trim_start_matches('.')));
+    if doomed != path {
+        if doomed.exists() {
+            fs::remove_dir_all(&doomed).map_err(Error::io(&doomed, "remove"))?;
+        }
+        fs::rename(path, &doomed).map_err(Error::io(path, "remove"))?;
+    }
+    fs::remove_dir_all(&doomed).map_err(Error::io(path, "remove"))
+}
+
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io(to, "create"))
 }
@@ -142,12 +324,25 @@ fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// Whether `path` lies directly in `folder`, however both are written.
+fn is_in(path: &Path, folder: &Path) -> bool {
+    match (path.canonicalize(), folder.canonicalize()) {
+        (Ok(path), Ok(folder)) => path.parent() == Some(&folder),
+        _ => false,
+    }
+}
+
 /// The checkpoints in a folder, by step.
 fn checkpoints(folder: &Path) -> Vec<(usize, PathBuf)> {
+    numbered(folder, CHECKPOINT)
+}
+
+/// The entries `<kind><number>` of a folder, by number.
+fn numbered(folder: &Path, kind: &str) -> Vec<(usize, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(io::Result::ok);
     let mut found: Vec<_> = entries
         .filter_map(|entry| {
-            let step = entry.file_name().to_str()?.strip_prefix(CHECKPOINT)?.parse().ok()?;
+            let step = entry.file_name().to_str()?.strip_prefix(kind)?.parse().ok()?;
             Some((step, entry.path()))
         })
         .collect();
@@ -159,19 +354,23 @@ fn checkpoints(folder: &Path) -> Vec<(usize, PathBuf)> {
 mod tests {
     use super::*;
 
+    fn open(output: &Path, overwrite: bool) -> Result<RunFolder> {
+        RunFolder::open(output, overwrite, None)
+    }
+
     #[test]
     fn an_existing_folder_is_refused_unless_it_is_a_model_to_be_replaced() {
         let root = tempfile::tempdir().unwrap();
         let output = root.path().join("model");
-        RunFolder::create(&output, false).unwrap();
+        open(&output, false).unwrap();
         fs::create_dir(&output).unwrap();
         fs::write(output.join("notes.txt"), "mine").unwrap();
         for (overwrite, problem) in [(false, "exists"), (true, "not a model folder")] {
-            let error = RunFolder::create(&output, overwrite).err().unwrap();
+            let error = open(&output, overwrite).err().unwrap();
             assert!(error.to_string().contains(problem), "{error}");
         }
         fs::write(output.join("config.json"), "{}").unwrap();
-        RunFolder::create(&output, true).unwrap();
+        open(&output, true).unwrap();
         assert!(output.join("notes.txt").exists());
     }
 
@@ -179,31 +378,102 @@ mod tests {
     fn checkpoints_of_an_interrupted_run_are_not_lost() {
         let root = tempfile::tempdir().unwrap();
         let output = root.path().join("model");
-        let folder = RunFolder::create(&output, false).unwrap();
+        let folder = open(&output, false).unwrap();
         fs::create_dir(root.path().join("model.partial/checkpoint-5")).unwrap();
         drop(folder);
-        let error = RunFolder::create(&output, false).err().unwrap();
+        let error = open(&output, false).err().unwrap();
         assert!(error.to_string().contains("model.partial holds checkpoints"), "{error}");
-        RunFolder::create(&output, true).unwrap();
+        assert!(error.hint().unwrap().contains("--resume_from_checkpoint last"));
+        // A checkpoint from elsewhere would be another run.
+        let elsewhere = Resume::Path(root.path().join("checkpoint-9"));
+        let error = RunFolder::open(&output, false, Some(&elsewhere)).err().unwrap();
+        assert!(error.to_string().contains("model.partial holds checkpoints"), "{error}");
+        let folder = RunFolder::open(&output, false, Some(&Resume::Last)).unwrap();
+        assert_eq!(folder.resumes_from(), Some(&*root.path().join("model.partial/checkpoint-5")));
+        drop(folder);
+        open(&output, true).unwrap();
+        assert!(is_empty(root.path()));
     }
 
     #[test]
     fn a_run_that_wrote_nothing_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let output = root.path().join("model");
-        drop(RunFolder::create(&output, false).unwrap());
+        drop(open(&output, false).unwrap());
         assert!(is_empty(root.path()));
-        RunFolder::create(&output, false).unwrap().log(&1).unwrap();
+        open(&output, false).unwrap().log(&1).unwrap();
         assert!(root.path().join("model.partial/log.jsonl").exists());
     }
 
     #[test]
     fn checkpoints_are_listed_by_number() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["checkpoint-100", "checkpoint-20", "checkpoint-x", "other"] {
+        for name in ["checkpoint-100", "checkpoint-20", "checkpoint-x", ".checkpoint-7.partial-1", "other"] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
         let steps: Vec<_> = checkpoints(root.path()).into_iter().map(|(step, _)| step).collect();
         assert_eq!(steps, [20, 100]);
+    }
+
+    #[test]
+    fn two_runs_into_one_folder_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("model");
+        let first = open(&output, true).unwrap();
+        let error = open(&output, true).err().unwrap();
+        assert!(error.to_string().contains("another process is training into"), "{error}");
+        drop(first);
+        open(&output, true).unwrap();
+    }
+
+    #[test]
+    fn an_output_folder_that_was_being_put_together_is_taken_apart_again() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("model");
+        let partial = root.path().join("model.partial");
+        for folder in ["checkpoint-7", "model/checkpoint-5", "replaced"] {
+            fs::create_dir_all(partial.join(folder)).unwrap();
+        }
+        fs::write(partial.join("replaced/config.json"), "{}").unwrap();
+        let folder = RunFolder::open(&output, true, Some(&Resume::Last)).unwrap();
+        assert!(output.join("config.json").is_file(), "what was to be replaced is back");
+        assert!(partial.join("checkpoint-5").is_dir() && !partial.join("model").exists());
+        assert_eq!(folder.resumes_from(), Some(&*partial.join("checkpoint-7")));
+    }
+
+    #[test]
+    fn rewinding_removes_what_came_later_and_takes_the_log_of_the_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("model");
+        let partial = root.path().join("model.partial");
+        for folder in ["checkpoint-5", "checkpoint-7", "best-4", "best-6", ".checkpoint-8.partial-1", "last"] {
+            fs::create_dir_all(partial.join(folder)).unwrap();
+        }
+        fs::write(partial.join("log.jsonl"), "1\n2\n3\n").unwrap();
+        fs::write(partial.join("checkpoint-5/log.jsonl"), "1\n").unwrap();
+        let from = Resume::Path(partial.join("checkpoint-5"));
+        let mut folder = RunFolder::open(&output, false, Some(&from)).unwrap();
+        let error = folder.rewind(5, Some(3)).unwrap_err();
+        assert!(error.to_string().contains("best-3"), "{error}");
+        assert!(partial.join("checkpoint-7").exists(), "a refused checkpoint changes nothing");
+        folder.rewind(5, Some(4)).unwrap();
+        folder.log(&2).unwrap();
+        assert_eq!(fs::read_to_string(partial.join("log.jsonl")).unwrap(), "1\n2\n");
+        let mut names: Vec<_> =
+            fs::read_dir(&partial).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["best-4", "checkpoint-5", "lock", "log.jsonl"]);
+    }
+
+    #[test]
+    fn a_complete_run_has_nothing_to_resume() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("model");
+        fs::create_dir(&output).unwrap();
+        fs::write(output.join("config.json"), "{}").unwrap();
+        for overwrite in [false, true] {
+            let error = RunFolder::open(&output, overwrite, Some(&Resume::Last)).err().unwrap();
+            assert!(error.hint().unwrap().contains("complete"), "{error}");
+        }
     }
 }

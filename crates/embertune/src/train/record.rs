@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::error::{Error, Result};
 use crate::loss::BatchStats;
 use crate::train::forecast::Forecast;
+use crate::train::measure::{History, Scores};
 use crate::train::settings::TrainSettings;
+use crate::train::temperature::LearnedTemperature;
 use crate::train::trainer::{Plan, StepReport};
 
 /// A line of `log.jsonl`: means over the steps since the line before, and the last of these steps.
@@ -47,25 +49,32 @@ pub struct LogEntry {
 }
 
 /// The steps since the last line of the log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     n_steps: usize,
     loss_sum: f64,
     stats: BatchStats,
     n_tokens: usize,
+    seconds: f64,
 }
 
 impl Window {
-    /// Adds a step.
-    pub fn add(&mut self, report: &StepReport) {
+    /// Adds a step that took `seconds`.
+    pub fn add(&mut self, report: &StepReport, seconds: f64) {
         self.n_steps += 1;
+        self.seconds += seconds;
         self.loss_sum += report.loss;
         self.stats.add(&report.stats);
         self.n_tokens += report.n_tokens;
     }
 
-    /// The line of the log that ends with the step `last`; the window took `seconds`.
-    pub fn entry(&self, last: &StepReport, seconds: f64) -> LogEntry {
+    /// Whether no step has been added.
+    pub fn is_empty(&self) -> bool {
+        self.n_steps == 0
+    }
+
+    /// The line of the log that ends with the step `last`.
+    pub fn entry(&self, last: &StepReport) -> LogEntry {
         LogEntry {
             step: last.step,
             epoch: last.epoch,
@@ -79,9 +88,55 @@ impl Window {
             negatives_per_query: self.stats.n_negatives as f64 / self.stats.n_queries.max(1) as f64,
             masked_known: self.stats.n_masked_known,
             masked_similar: self.stats.n_masked_similar,
-            examples_per_s: self.stats.n_queries as f64 / seconds,
-            tokens_per_s: self.n_tokens as f64 / seconds,
+            examples_per_s: self.stats.n_queries as f64 / self.seconds,
+            tokens_per_s: self.n_tokens as f64 / self.seconds,
         }
+    }
+}
+
+/// A line of `log.jsonl` about an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvaluationEntry {
+    /// Optimizer steps done; 0 is the base model.
+    pub step: usize,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Its numbers, each a field of its own.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// How long it took.
+    pub eval_seconds: f64,
+}
+
+/// What a run knows about itself at a step: all of it is in a checkpoint, and the run goes on from there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SoFar {
+    /// How long it was.
+    pub counts: Counts,
+    /// Losses.
+    pub losses: Losses,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// The steps since the last line of the log.
+    pub window: Window,
+    /// Evaluations.
+    pub history: History,
+    /// The temperature, where it is learnt.
+    pub temperature: Option<LearnedTemperature>,
+    /// After which steps the run was interrupted and resumed.
+    pub resumed_after: Vec<usize>,
+}
+
+impl SoFar {
+    /// Adds a step that took `seconds`.
+    pub fn add(&mut self, report: &StepReport, seconds: f64) {
+        self.counts.add(report);
+        self.window.add(report, seconds);
+        self.seconds.train += seconds;
+        let Losses { first, last, mean } = &mut self.losses;
+        *first = if report.step == 1 { report.loss } else { *first };
+        *last = report.loss;
+        *mean += (report.loss - *mean) / report.step as f64;
     }
 }
 
@@ -104,6 +159,10 @@ pub struct RunRecord {
     pub data: FileRecord,
     /// What the run was expected to take.
     pub forecast: Forecast,
+    /// The file of held-out rows.
+    pub eval_data: Option<FileRecord>,
+    /// The file of candidates.
+    pub candidate_pool: Option<FileRecord>,
     /// How long the run was.
     pub counts: Counts,
     /// Where the time went.
@@ -114,10 +173,16 @@ pub struct RunRecord {
     pub threads: usize,
     /// Losses.
     pub losses: Losses,
+    /// Evaluations: of the base model, the best and the last one.
+    pub evaluation: History,
+    /// The step whose model the output folder holds.
+    pub step_of_model: usize,
+    /// After which steps the run was interrupted and resumed.
+    pub resumed_after: Vec<usize>,
 }
 
 /// A file that a run read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// As given.
     pub path: PathBuf,
@@ -128,7 +193,7 @@ pub struct FileRecord {
 }
 
 /// How long a run was.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows of the data.
     pub rows: usize,
@@ -151,7 +216,7 @@ pub struct Counts {
 }
 
 /// Where the time went.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Seconds {
     /// Loading the model.
     pub load: f64,
@@ -161,10 +226,12 @@ pub struct Seconds {
     pub train: f64,
     /// Writing checkpoints.
     pub checkpoints: f64,
+    /// Evaluating.
+    pub evaluation: f64,
 }
 
 /// Losses of a run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Losses {
     /// Loss of the first step.
     pub first: f64,
@@ -242,9 +309,9 @@ mod tests {
     fn a_log_line_is_the_mean_of_its_window_and_the_rate_of_its_last_step() {
         let mut window = Window::default();
         let (first, last) = (report(1, 4.0), report(2, 2.0));
-        window.add(&first);
-        window.add(&last);
-        let entry = window.entry(&last, 2.0);
+        window.add(&first, 0.5);
+        window.add(&last, 1.5);
+        let entry = window.entry(&last);
         assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
         assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
         assert_eq!(entry.negatives_per_query, 2.0);

@@ -1,19 +1,24 @@
 //! The whole job of `embertune train`: model and data from their files, the steps, and the folder of the trained model.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
 
-use crate::data::{Example, read_examples, read_scored_examples};
-use crate::error::Result;
+use crate::data::{Example, read_examples, read_pool, read_scored_examples};
+use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
+use crate::train::cadence::Cadence;
+use crate::train::checkpoint::{Fingerprint, MOMENTS, State};
 use crate::train::dataset::TrainingSet;
-use crate::train::events::{Observer, StepEvent};
+use crate::train::evaluation::{HeldOut, passages_of, split};
+use crate::train::events::{EvaluationEvent, Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
 use crate::train::loss_settings::Reads;
+use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::output::RunFolder;
-use crate::train::record::{Counts, FileRecord, Losses, RunRecord, Seconds, Window};
+use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::{StepReport, Trainer};
 
@@ -21,37 +26,87 @@ use crate::train::trainer::{StepReport, Trainer};
 /// it. Runs in the current rayon pool. Gives the record.
 ///
 /// # Errors
-/// Settings, data or a model that cannot work; a loss that is not finite; a file system that fails. `output_dir` is not touched
-/// then, and what was logged and saved until then is in `<output_dir>.partial`.
+/// Settings, data or a model that cannot work; a loss that is not finite; a file system that fails; a checkpoint of another run;
+/// [`Error::Interrupted`] where `observer` asked for it. `output_dir` is not touched then, and what was logged and saved until then
+/// is in `<output_dir>.partial`.
 pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) -> Result<RunRecord> {
     let budget_bytes = begin(settings, observer)?;
-    let mut folder = RunFolder::create(&settings.output_dir, settings.overwrite_output_dir)?;
-    let Prepared { mut model, set, data, settings, forecast, mut seconds } =
+    let resume = settings.resume_from_checkpoint.as_ref();
+    let mut folder = RunFolder::open(&settings.output_dir, settings.overwrite_output_dir, resume)?;
+    let resumed = folder.resumes_from().map(State::read).transpose()?;
+    let Prepared { mut model, set, held_out, fingerprint, settings, forecast, seconds: before } =
         prepare(ops, settings, budget_bytes, observer)?;
     let settings = &settings;
 
     let mut trainer = Trainer::new(&mut model, &set, settings)?.within(&forecast);
-    let outcome = run_steps(&mut trainer, &set, settings, &mut folder, &mut seconds, observer)?;
-    drop(trainer);
+    let mut so_far = match resumed {
+        Some(state) => resume_at(state, &mut trainer, &mut folder, &fingerprint, settings, observer)?,
+        None => {
+            if resume.is_some() {
+                observer.note("there is no checkpoint to resume from yet: the run begins anew");
+            }
+            let counts = Counts::planned(trainer.plan(), set.texts.len(), trainer.model().parameters().n_values());
+            SoFar { counts, ..SoFar::default() }
+        }
+    };
+    so_far.seconds.load += before.load;
+    so_far.seconds.data += before.data;
+
+    let n_steps_per_epoch = trainer.plan().batches.steps_per_epoch();
+    let cadence = |strategy, steps| Cadence::new(strategy, steps, n_steps_per_epoch);
+    let mut run = Run {
+        logs: cadence(settings.logging_strategy, settings.logging_steps),
+        saves: cadence(settings.save_strategy, settings.save_steps),
+        evaluates: cadence(settings.eval_strategy(), settings.eval_steps()),
+        trainer,
+        held_out,
+        settings,
+        folder: &mut folder,
+        fingerprint: &fingerprint,
+        so_far,
+        observer,
+    };
+    run.all_steps()?;
+    let temperature = run.trainer.temperature();
+    let SoFar { counts, losses, seconds, history, resumed_after, .. } = run.so_far;
+    if fingerprint.is_base(&model) {
+        observer.warn(
+            "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?",
+        );
+    }
+
+    let best = history.best.filter(|best| settings.load_best_model_at_end && best.step != counts.steps);
     let rates = settings.dropout_rates(model.dropout());
     let record = RunRecord {
         format: 1,
         embertune: env!("CARGO_PKG_VERSION"),
         settings: settings.clone(),
-        temperature: outcome.temperature,
+        temperature,
         dropout: [rates.hidden, rates.attention],
         prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
-        data,
+        data: fingerprint.train_data().clone(),
+        eval_data: fingerprint.eval_data().cloned(),
+        candidate_pool: fingerprint.candidate_pool().cloned(),
         forecast,
-        counts: outcome.counts,
         seconds,
         peak_memory_bytes: peak_memory_bytes(),
         threads: rayon::current_num_threads(),
-        losses: outcome.losses,
+        losses,
+        evaluation: history,
+        step_of_model: best.map_or(counts.steps, |best| best.step),
+        resumed_after,
+        counts,
     };
     // Reading back what is written needs memory of its own.
     model.ops().limit_buffers(0);
-    folder.finish(&model, &record)?;
+    folder.finish(&mut model, best.map(|best| best.step), &record)?;
+    if let Some(best) = best {
+        observer.note(&format!(
+            "the model is that of step {}, the best by {}; the last one is in `last`",
+            best.step,
+            settings.measure()
+        ));
+    }
     observer.note(&record.forecast.outcome(record.seconds.train, peak_memory_bytes()));
     observer.saved(&settings.output_dir);
     Ok(record)
@@ -78,7 +133,8 @@ fn begin(settings: &TrainSettings, observer: &dyn Observer) -> Result<Option<u64
 struct Prepared<O: Ops> {
     model: EmbeddingModel<O>,
     set: TrainingSet,
-    data: FileRecord,
+    held_out: Option<HeldOut>,
+    fingerprint: Fingerprint,
     /// With the batch size in use.
     settings: TrainSettings,
     forecast: Forecast,
@@ -100,22 +156,31 @@ fn prepare<O: Ops>(
     let loaded = Instant::now();
     settings.loss.validate_width(model.dim())?;
     settings.loss.notes(settings.normalized, model.dim()).iter().for_each(|note| observer.note(note));
-    let examples = match settings.loss.name.reads() {
-        Reads::Texts => read_examples(&settings.train_data, observer)?,
-        _ => read_scored_examples(&settings.train_data, observer)?,
-    };
-    let data = FileRecord::of(&settings.train_data)?;
-    let set = TrainingSet::new(&model, &examples, &settings.train_data, settings, observer)?;
+    let rows = Rows::read(settings, observer)?;
+    let set = TrainingSet::new(&model, &rows.train, &settings.train_data, settings, observer)?;
     let set = match &settings.loss.guide_model {
-        Some(guide) => guided(guide, &model, set, &examples, settings, observer)?,
+        Some(guide) => guided(guide, &model, set, &rows.train, settings, observer)?,
         None => set,
     };
-    drop(examples);
+    drop(rows.train);
+    let held_out = match rows.held_out {
+        Some(HeldOutRows { rows, path, candidates }) => {
+            Some(HeldOut::new(&model, &rows, &path, candidates, settings, observer)?)
+        }
+        None => None,
+    };
+    let record = |path: &Option<PathBuf>| match path {
+        Some(path) if settings.evaluates() => FileRecord::of(path).map(Some),
+        _ => Ok(None),
+    };
+    let evaluated_on = [record(&settings.eval_data)?, record(&settings.candidate_pool)?];
+    let train_data = FileRecord::of(&settings.train_data)?;
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
     let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
     forecast.lines(&settings).iter().for_each(|line| observer.note(line));
-    Ok(Prepared { model, set, data, settings, forecast, seconds })
+    let fingerprint = Fingerprint::new(&model, &set, &settings, evaluated_on, train_data);
+    Ok(Prepared { model, set, held_out, fingerprint, settings, forecast, seconds })
 }
 
 /// The set with the vectors of the model `guide`, which is there no longer than that takes.
@@ -133,80 +198,236 @@ fn guided<O: Ops>(
     set.guided_by(&guide, examples, &settings.train_data, settings, observer)
 }
 
-struct Outcome {
-    counts: Counts,
-    losses: Losses,
-    temperature: f64,
+/// The rows of a run, on their two sides.
+struct Rows {
+    train: Vec<Example>,
+    held_out: Option<HeldOutRows>,
 }
 
-fn run_steps<O: Ops>(
+struct HeldOutRows {
+    rows: Vec<Example>,
+    path: PathBuf,
+    candidates: Vec<String>,
+}
+
+impl Rows {
+    fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
+        let train = match settings.loss.name.reads() {
+            Reads::Texts => read_examples(&settings.train_data, observer)?,
+            _ => read_scored_examples(&settings.train_data, observer)?,
+        };
+        if !settings.evaluates() {
+            // Without an evaluation nothing is held out.
+            return Ok(Rows { train, held_out: None });
+        }
+        let pool = |rows: &[Example]| match &settings.candidate_pool {
+            Some(path) => read_pool(path, observer),
+            None => Ok(passages_of(rows)),
+        };
+        let (train, rows, path, candidates) = match (&settings.eval_data, settings.eval_split) {
+            (Some(path), _) => {
+                let rows = read_examples(path, observer)?;
+                let candidates = pool(&rows)?;
+                (train, rows, path, candidates)
+            }
+            (None, share) => {
+                let candidates = pool(&train)?;
+                let (train, rows) = split(train, share.unwrap_or_default(), settings.seed)?;
+                (train, rows, &settings.train_data, candidates)
+            }
+        };
+        Ok(Rows { train, held_out: Some(HeldOutRows { rows, path: path.clone(), candidates }) })
+    }
+}
+
+/// Brings trainer and folder to where the checkpoint was written.
+fn resume_at<O: Ops>(
+    state: State,
     trainer: &mut Trainer<'_, O>,
-    set: &TrainingSet,
-    settings: &TrainSettings,
     folder: &mut RunFolder,
-    seconds: &mut Seconds,
+    fingerprint: &Fingerprint,
+    settings: &TrainSettings,
     observer: &dyn Observer,
-) -> Result<Outcome> {
-    let plan = *trainer.plan();
-    if plan.n_rows_left_out() > 0 {
-        observer.note(&format!(
-            "the last {} rows of each epoch's order are no whole batch and are left out of it",
-            plan.n_rows_left_out()
-        ));
-    }
-    let mut counts = Counts::planned(&plan, set.texts.len(), trainer.model().parameters().n_values());
-    let mut losses = Losses::default();
-    observer.training_begins(&plan);
-    let mut training = Duration::ZERO;
-    let (mut window, mut window_began) = (Window::default(), Duration::ZERO);
-    loop {
-        let began = Instant::now();
-        let Some(report) = trainer.step() else { break };
-        let report = report?;
-        training += began.elapsed();
-
-        warn_of_empty_batches(&report, &counts, observer);
-        counts.add(&report);
-        window.add(&report);
-        losses.last = report.loss;
-        losses.first = if report.step == 1 { report.loss } else { losses.first };
-        losses.mean += (report.loss - losses.mean) / report.step as f64;
-        let per_step = training / report.step as u32;
-        observer.step_done(&StepEvent {
-            report: &report,
-            total_steps: plan.total_steps,
-            examples_per_s: counts.examples as f64 / training.as_secs_f64(),
-            time_left: per_step * (plan.total_steps - report.step) as u32,
-        });
-        let is_last = report.step == plan.total_steps;
-        if is_last || is_due(report.step, settings.logging_steps) {
-            folder.log(&window.entry(&report, (training - window_began).as_secs_f64()))?;
-            (window, window_began) = (Window::default(), training);
-        }
-        if !is_last && is_due(report.step, settings.save_steps) {
-            let began = Instant::now();
-            trainer.free_memory();
-            let saved = folder.checkpoint(trainer.model(), report.step, settings.save_total_limit)?;
-            seconds.checkpoints += began.elapsed().as_secs_f64();
-            observer.saved(&saved);
-        }
-    }
-    seconds.train = training.as_secs_f64();
-    Ok(Outcome { counts, losses, temperature: trainer.temperature() })
+) -> Result<SoFar> {
+    let Some(from) = folder.resumes_from().map(PathBuf::from) else { return Ok(state.so_far) };
+    state.check(fingerprint, &from)?;
+    state.note().iter().for_each(|note| observer.note(note));
+    let mut so_far = state.so_far;
+    let step = so_far.counts.steps;
+    trainer.restore(&from, &from.join(MOMENTS), step, so_far.temperature)?;
+    let best = so_far.history.best.filter(|_| settings.load_best_model_at_end);
+    folder.rewind(step, best.map(|best| best.step))?;
+    so_far.resumed_after.push(step);
+    observer.note(&format!("goes on after step {step}, from {}", from.display()));
+    Ok(so_far)
 }
 
-fn is_due(step: usize, every: usize) -> bool {
-    every > 0 && step.is_multiple_of(every)
+/// A run in progress, with its files.
+struct Run<'a, O: Ops> {
+    trainer: Trainer<'a, O>,
+    held_out: Option<HeldOut>,
+    settings: &'a TrainSettings,
+    folder: &'a mut RunFolder,
+    fingerprint: &'a Fingerprint,
+    so_far: SoFar,
+    logs: Cadence,
+    saves: Cadence,
+    evaluates: Cadence,
+    observer: &'a dyn Observer,
+}
+
+impl<O: Ops> Run<'_, O> {
+    fn all_steps(&mut self) -> Result<()> {
+        let plan = *self.trainer.plan();
+        let observer = self.observer;
+        if plan.n_rows_left_out() > 0 {
+            observer.note(&format!(
+                "the last {} rows of each epoch's order are no whole batch and are left out of it",
+                plan.n_rows_left_out()
+            ));
+        }
+        if self.trainer.learns_nothing() {
+            observer.warn(&format!(
+                "the learning rate is 0 in all {} steps, so nothing is learnt: shorten the warm-up (`--warmup_ratio`, \
+                 `--warmup_steps`) or train longer",
+                plan.total_steps
+            ));
+        }
+        if self.so_far.history.baseline.is_none() {
+            self.evaluate(0.0)?;
+        }
+        observer.training_begins(&plan, self.trainer.steps_done());
+        loop {
+            let began = Instant::now();
+            let Some(report) = self.trainer.step() else { break };
+            let report = report?;
+            self.take_in(&report, began.elapsed())?;
+            let is_last = report.step == plan.total_steps;
+            let mut stops_early = false;
+            if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
+                self.evaluate(report.epoch)?;
+                stops_early = !is_last && self.is_hopeless();
+            }
+            if stops_early && !self.so_far.window.is_empty() {
+                self.log(&report)?;
+            }
+            if is_last || stops_early {
+                break;
+            }
+            let stops = observer.is_stop_requested();
+            if stops || self.saves.is_due(report.step) {
+                let checkpoint = self.checkpoint()?;
+                if stops {
+                    return Err(Error::Interrupted { step: report.step, checkpoint });
+                }
+            }
+        }
+        observer.training_ends();
+        self.say_how_it_ended();
+        Ok(())
+    }
+
+    /// Counts, shows and logs a step.
+    fn take_in(&mut self, report: &StepReport, took: Duration) -> Result<()> {
+        warn_of_empty_batches(report, &self.so_far.counts, self.observer);
+        self.so_far.add(report, took.as_secs_f64());
+        self.so_far.temperature = self.trainer.learned_temperature();
+        let total_steps = self.trainer.plan().total_steps;
+        let seconds = self.so_far.seconds.train;
+        self.observer.step_done(&StepEvent {
+            report,
+            total_steps,
+            examples_per_s: self.so_far.counts.examples as f64 / seconds,
+            time_left: Duration::from_secs_f64(seconds / report.step as f64 * (total_steps - report.step) as f64),
+        });
+        let is_first = report.step == 1 && self.settings.logging_first_step;
+        if is_first || report.step == total_steps || self.logs.is_due(report.step) {
+            self.log(report)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the line of the log that ends with the step `last`.
+    fn log(&mut self, last: &StepReport) -> Result<()> {
+        self.folder.log(&self.so_far.window.entry(last))?;
+        self.so_far.window = Window::default();
+        Ok(())
+    }
+
+    /// Evaluates the model, where there is something to evaluate on; keeps it where it is the best.
+    fn evaluate(&mut self, epoch: f64) -> Result<()> {
+        let Some(held_out) = &self.held_out else { return Ok(()) };
+        let (measure, step) = (self.settings.measure(), self.trainer.steps_done());
+        let began = Instant::now();
+        let scores = held_out.evaluate(self.trainer.model(), self.settings)?;
+        if scores.of(measure).is_none() {
+            return Err(Error::Setting {
+                problem: format!(
+                    "`--metric_for_best_model {measure}`: the held-out rows have no negatives, and get none from their batch"
+                ),
+                hint: Some("take ndcg@10, mrr@10 or hit@1".into()),
+            });
+        }
+        let entry = EvaluationEntry { step, epoch, scores, eval_seconds: began.elapsed().as_secs_f64() };
+        self.so_far.seconds.evaluation += entry.eval_seconds;
+        self.folder.log(&entry)?;
+        let verdict = self.so_far.history.add(At { step, scores }, measure, self.settings.early_stopping_threshold);
+        self.observer.evaluated(&EvaluationEvent { entry: &entry, measure, verdict, history: &self.so_far.history });
+        if verdict == Verdict::Best && self.settings.load_best_model_at_end {
+            self.folder.save_best(self.trainer.model(), step)?;
+        }
+        Ok(())
+    }
+
+    /// Whether early stopping has lost its patience. Said, then.
+    fn is_hopeless(&self) -> bool {
+        let n = self.so_far.history.n_without_gain;
+        let is_hopeless = self.settings.early_stopping_patience.is_some_and(|patience| n >= patience);
+        if is_hopeless {
+            self.observer.note(&format!(
+                "stops early, after step {}: {n} evaluations in a row were no better by {}",
+                self.trainer.steps_done(),
+                self.settings.measure()
+            ));
+        }
+        is_hopeless
+    }
+
+    fn checkpoint(&mut self) -> Result<PathBuf> {
+        let began = Instant::now();
+        self.trainer.free_memory();
+        let state = State::new(self.fingerprint, &self.so_far);
+        let saved = self.folder.checkpoint(&self.trainer, &state, self.settings.save_total_limit)?;
+        self.so_far.seconds.checkpoints += began.elapsed().as_secs_f64();
+        self.observer.saved(&saved);
+        Ok(saved)
+    }
+
+    fn say_how_it_ended(&self) {
+        let SoFar { losses, history, .. } = &self.so_far;
+        if [losses.first, losses.last, losses.mean] == [0.0; 3] {
+            self.observer.warn(
+                "the loss was 0 in every step, so nothing was learnt: have the queries any negatives? Mine some with `embertune mine`, \
+                 or train with larger batches",
+            );
+        }
+        let measure = self.settings.measure();
+        if history.gain_over_baseline(measure).is_some_and(|gain| gain <= 0.0) {
+            self.observer.warn(&format!(
+                "by {measure} no evaluation was better than the base model: try a smaller `--learning_rate`, other negatives or more data"
+            ));
+        }
+    }
 }
 
 /// Said once: the data itself leaves a batch without negatives, because its rows share their positives, say.
 fn warn_of_empty_batches(report: &StepReport, before: &Counts, observer: &dyn Observer) {
-    if report.stats.n_idle > 0 && before.queries_without_negative == 0 {
+    if report.stats.n_contrasted < report.stats.n_queries && before.queries_without_negative == 0 {
         observer.warn(&format!(
             "step {}: {} of {} queries have no negative in their batch and learn nothing from it; this is said once, and \
              counted in run.json",
             report.step,
-            report.stats.n_idle,
+            report.stats.n_queries - report.stats.n_contrasted,
             report.stats.n_queries
         ));
     }

@@ -9,9 +9,12 @@ use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, SchedulerType};
+use crate::train::cadence::Strategy;
 use crate::train::loss_settings::LossSettings;
+use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
 use crate::train::objective::Objective;
+use crate::train::output::Resume;
 use crate::train::sampler::{LastBatch, SamplingStrategy};
 
 /// What to train, on what, and how. Defaults are those of Hugging Face's TrainingArguments and of the original's finetune.py.
@@ -89,13 +92,43 @@ pub struct TrainSettings {
     /// Seed of everything random. Default 42.
     pub seed: u64,
 
-    /// Steps between two lines of the log; the last step is always logged. 0 for the last one alone. Default 500.
+    /// Rows to evaluate on while it trains: JSON lines `{"query", "pos"}`.
+    pub eval_data: Option<PathBuf>,
+    /// Share of the training queries that are held out with all their rows and evaluated on, instead of `eval_data`.
+    pub eval_split: Option<f64>,
+    /// The passages that are searched; `None` takes the positives and negatives of the file that the held-out rows are from.
+    pub candidate_pool: Option<PathBuf>,
+    /// When to evaluate; also before the first step and after the last. Default: each epoch, or `steps` where `eval_steps` is
+    /// given, if there is something to evaluate on (transformers: no).
+    pub eval_strategy: Option<Strategy>,
+    /// Steps between two evaluations. Default: `logging_steps`, as in transformers.
+    pub eval_steps: Option<usize>,
+    /// Write the best model to `output_dir` and the last one to `last` in it. Default false.
+    pub load_best_model_at_end: bool,
+    /// What the best model is best in. Default nDCG@10 (transformers: the loss).
+    pub metric_for_best_model: Option<Measure>,
+    /// Accepted where it agrees with the metric, which knows it.
+    pub greater_is_better: Option<bool>,
+    /// Stop after so many evaluations in a row that are not better than the best. Default: never.
+    pub early_stopping_patience: Option<usize>,
+    /// By how much an evaluation has to be better to count for that. Default 0.
+    pub early_stopping_threshold: f64,
+
+    /// When to log. The last step is always logged. Default every `logging_steps`.
+    pub logging_strategy: Strategy,
+    /// Steps between two lines of the log. 0 for the last step alone. Default 500.
     pub logging_steps: usize,
+    /// Log the first step as well. Default false.
+    pub logging_first_step: bool,
+    /// When to write a checkpoint. Default every `save_steps`.
+    pub save_strategy: Strategy,
     /// Steps between two `checkpoint-<step>` folders. 0 for none. Default 500. After the last step there is none: `output_dir` is
     /// that model.
     pub save_steps: usize,
     /// Number of checkpoints to keep; the oldest go first. Default: all.
     pub save_total_limit: Option<usize>,
+    /// Go on from a checkpoint of an interrupted run. Default: begin anew.
+    pub resume_from_checkpoint: Option<Resume>,
 
     /// The most that the process may take. Activations that do not fit are computed a second time. Default 60 % of what is
     /// available.
@@ -144,11 +177,25 @@ impl Default for TrainSettings {
             train_sampling_strategy: SamplingStrategy::Random,
             dataloader_drop_last: false,
             seed: 42,
+            eval_data: None,
+            eval_split: None,
+            candidate_pool: None,
+            eval_strategy: None,
+            eval_steps: None,
+            load_best_model_at_end: false,
+            metric_for_best_model: None,
+            greater_is_better: None,
+            early_stopping_patience: None,
+            early_stopping_threshold: 0.0,
+            logging_strategy: Strategy::Steps,
             logging_steps: 500,
+            logging_first_step: false,
+            save_strategy: Strategy::Steps,
             save_steps: 500,
             save_total_limit: None,
             memory_budget: MemoryBudget::default(),
             find_batch_size: false,
+            resume_from_checkpoint: None,
             precision: Precision::Auto,
         }
     }
@@ -199,6 +246,7 @@ impl TrainSettings {
             });
         }
         self.loss.validate(self.use_inbatch_neg)?;
+        measure::check_settings(self)?;
         self.some_query_has_a_negative()
     }
 
@@ -248,6 +296,9 @@ impl TrainSettings {
                 self.temperature
             ));
         }
+        if self.eval_strategy == Some(Strategy::No) && (self.eval_data.is_some() || self.eval_split.is_some()) {
+            notes.push("`--eval_strategy no`: nothing is evaluated, and all rows are trained on".into());
+        }
         notes
     }
 
@@ -266,6 +317,31 @@ impl TrainSettings {
         } else {
             share(self.warmup_ratio)
         }
+    }
+
+    /// When to evaluate.
+    pub fn eval_strategy(&self) -> Strategy {
+        match (self.eval_strategy, self.eval_steps) {
+            _ if self.eval_data.is_none() && self.eval_split.is_none() => Strategy::No,
+            (Some(strategy), _) => strategy,
+            (None, Some(_)) => Strategy::Steps,
+            (None, None) => Strategy::Epoch,
+        }
+    }
+
+    /// Steps between two evaluations, where they come by steps.
+    pub fn eval_steps(&self) -> usize {
+        self.eval_steps.unwrap_or(self.logging_steps)
+    }
+
+    /// Whether the run evaluates at all.
+    pub fn evaluates(&self) -> bool {
+        self.eval_strategy() != Strategy::No
+    }
+
+    /// What the best model is best in.
+    pub fn measure(&self) -> Measure {
+        self.metric_for_best_model.unwrap_or_default()
     }
 
     /// What is minimised.

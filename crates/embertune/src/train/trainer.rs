@@ -3,6 +3,8 @@
 //! A step is a pure function of the weights, the optimizer's moments and the number of the step: which rows it takes, what it
 //! drops out and its learning rate follow from (settings, step).
 
+use std::path::Path;
+
 use embertune_kernels::Ops;
 
 use crate::error::{Error, Result};
@@ -156,6 +158,11 @@ impl<'a, O: Ops> Trainer<'a, O> {
         self.model.ops().limit_buffers(self.buffer_limit);
     }
 
+    /// The temperature with its optimizer's state, where it is learnt.
+    pub fn learned_temperature(&self) -> Option<LearnedTemperature> {
+        self.temperature
+    }
+
     /// The temperature of the next step.
     pub fn temperature(&self) -> f64 {
         self.temperature.map_or(self.settings.effective_temperature(), |learnt| learnt.value)
@@ -169,6 +176,44 @@ impl<'a, O: Ops> Trainer<'a, O> {
     /// The model as it is now.
     pub fn model(&self) -> &EmbeddingModel<O> {
         self.model
+    }
+
+    /// Steps done so far.
+    pub fn steps_done(&self) -> usize {
+        self.steps_done
+    }
+
+    /// Whether every step of the run has a learning rate of 0.
+    pub fn learns_nothing(&self) -> bool {
+        (0..self.plan.total_steps).all(|step| self.schedule.learning_rate(step) == 0.0)
+    }
+
+    /// Writes the optimizer's moments.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_moments(&self, path: &Path) -> Result<()> {
+        self.optimizer.save(self.model.ops(), self.model.parameters(), path)
+    }
+
+    /// Goes on after step `steps_done`, with the weights of the model folder `folder`, the moments in the file `moments`, and a learnt
+    /// temperature.
+    ///
+    /// # Errors
+    /// A folder or file that is damaged, or of another model.
+    pub fn restore(
+        &mut self,
+        folder: &Path,
+        moments: &Path,
+        steps_done: usize,
+        temperature: Option<LearnedTemperature>,
+    ) -> Result<()> {
+        self.model.restore(folder)?;
+        let ops = self.model.shared_ops();
+        self.optimizer.restore(&ops, self.model.parameters(), moments, steps_done as u64)?;
+        self.steps_done = steps_done;
+        self.temperature = temperature;
+        Ok(())
     }
 
     /// The next step; `None` after the last one.

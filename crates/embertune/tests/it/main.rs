@@ -19,6 +19,7 @@ mod mining_rules;
 mod mining_sources;
 mod models;
 mod pickled;
+mod resume;
 mod said;
 mod saved_folders;
 mod search;

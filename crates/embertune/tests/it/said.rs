@@ -1,6 +1,7 @@
 //! A [`Progress`] that remembers what it was told.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use embertune::progress::Progress;
 
@@ -9,9 +10,24 @@ use embertune::progress::Progress;
 pub struct Said {
     lines: Mutex<Vec<String>>,
     units: Mutex<u64>,
+    step: AtomicUsize,
+    stop_at: Option<usize>,
 }
 
 impl Said {
+    /// Asks a training to stop after this step.
+    pub fn stopping_at(step: usize) -> Said {
+        Said { stop_at: Some(step), ..Said::default() }
+    }
+
+    pub fn at_step(&self, step: usize) {
+        self.step.store(step, Ordering::Relaxed);
+    }
+
+    pub fn is_stop_due(&self) -> bool {
+        self.stop_at == Some(self.step.load(Ordering::Relaxed))
+    }
+
     /// Warnings as `warning: ...`, notes as `note: ...`.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()

@@ -7,7 +7,7 @@ use embertune::data::{Example, Scores};
 use embertune::loss::{InfoNce, Loss, Negatives};
 use embertune::model::{DropoutRates, EmbeddingModel};
 use embertune::progress::Silent;
-use embertune::train::events::{Observer, StepEvent};
+use embertune::train::events::{EvaluationEvent, Observer, StepEvent};
 use embertune::train::objective::Objective;
 use embertune::train::step::{MicroBatch, Pass, forward_backward};
 use embertune::train::{Plan, TrainSettings, Trainer, TrainingSet};
@@ -20,20 +20,27 @@ use crate::golden::golden;
 use crate::said::Said;
 
 impl Observer for Said {
-    fn training_begins(&self, _plan: &Plan) {}
-    fn step_done(&self, _event: &StepEvent<'_>) {}
+    fn training_begins(&self, _plan: &Plan, _steps_done: usize) {}
+    fn step_done(&self, event: &StepEvent<'_>) {
+        self.at_step(event.report.step);
+    }
+    fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
+    fn training_ends(&self) {}
     fn saved(&self, _folder: &Path) {}
+    fn is_stop_requested(&self) -> bool {
+        self.is_stop_due()
+    }
 }
 
 const WORDS: [&str; 12] =
     ["cat", "wing", "flow", "paper", "the", "speed", "of", "shock", "package", "library", "test", "heat"];
 
-fn words(n: usize, first: usize) -> String {
+pub fn words(n: usize, first: usize) -> String {
     (0..n).map(|i| WORDS[(first * 5 + i * 7 + i * i) % WORDS.len()]).collect::<Vec<_>>().join(" ")
 }
 
 /// Rows of different lengths with `n_negatives` each. No text occurs twice.
-fn examples(n: usize, n_negatives: usize) -> Vec<Example> {
+pub fn examples(n: usize, n_negatives: usize) -> Vec<Example> {
     (0..n)
         .map(|i| Example {
             query: format!("query {i} {}", words(1 + i % 4, i)),
@@ -45,7 +52,7 @@ fn examples(n: usize, n_negatives: usize) -> Vec<Example> {
         .collect()
 }
 
-fn settings() -> TrainSettings {
+pub fn settings() -> TrainSettings {
     TrainSettings {
         per_device_train_batch_size: 4,
         train_group_size: 3,
@@ -67,7 +74,7 @@ fn set(model: &EmbeddingModel<Cpu>, examples: &[Example], settings: &TrainSettin
     TrainingSet::new(model, examples, Path::new("train.jsonl"), settings, &Silent).unwrap()
 }
 
-fn weights(model: &EmbeddingModel<Cpu>) -> Vec<f32> {
+pub fn weights(model: &EmbeddingModel<Cpu>) -> Vec<f32> {
     model.parameters().list.iter().flat_map(|param| model.ops().download(&param.value)).collect()
 }
 
@@ -256,13 +263,13 @@ fn a_loss_that_is_not_finite_names_step_and_rows() {
 }
 
 /// A data file and the settings of a run of 5 steps into a new folder.
-struct Job {
-    _root: tempfile::TempDir,
-    settings: TrainSettings,
+pub struct Job {
+    pub root: tempfile::TempDir,
+    pub settings: TrainSettings,
 }
 
 impl Job {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let base = golden("tiny-bert")?;
         let root = tempfile::tempdir().unwrap();
         let data = root.path().join("train.jsonl");
@@ -281,14 +288,18 @@ impl Job {
             save_total_limit: Some(2),
             ..settings()
         };
-        Some(Job { _root: root, settings })
+        Some(Job { root, settings })
     }
 
-    fn train(&self) -> embertune::Result<embertune::train::RunRecord> {
-        embertune::train::train(Cpu::new(), &self.settings, &Said::default())
+    pub fn train(&self) -> embertune::Result<embertune::train::RunRecord> {
+        self.train_and_say(&Said::default())
     }
 
-    fn output(&self, name: &str) -> PathBuf {
+    pub fn train_and_say(&self, said: &Said) -> embertune::Result<embertune::train::RunRecord> {
+        embertune::train::train(Cpu::new(), &self.settings, said)
+    }
+
+    pub fn output(&self, name: &str) -> PathBuf {
         self.settings.output_dir.join(name)
     }
 
@@ -300,7 +311,7 @@ impl Job {
     }
 }
 
-fn load(folder: &Path) -> EmbeddingModel<Cpu> {
+pub fn load(folder: &Path) -> EmbeddingModel<Cpu> {
     EmbeddingModel::load(Cpu::new(), folder, &Default::default(), &Silent).unwrap()
 }
 

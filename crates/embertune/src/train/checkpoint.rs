@@ -1,0 +1,379 @@
+//! What a checkpoint contains, and which run may go on from it.
+//!
+//! A checkpoint is a model folder, usable by itself, with three files more: `optimizer.safetensors`, the moments of AdamW;
+//! `log.jsonl`, the log until there; `training_state.json`, the rest: the step, the sums behind the next line of the log, the
+//! evaluations so far, and the [`Fingerprint`] of the run. Order, negatives and dropout are pure functions of (seed, epoch, row), so there
+//! is no state of a generator to keep.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use embertune_kernels::Ops;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::error::{Error, Result};
+use crate::model::EmbeddingModel;
+use crate::train::cadence::Strategy;
+use crate::train::dataset::TrainingSet;
+use crate::train::record::{FileRecord, SoFar};
+use crate::train::settings::TrainSettings;
+use crate::train::trainer::Trainer;
+
+/// The moments of AdamW, in a checkpoint.
+pub const MOMENTS: &str = "optimizer.safetensors";
+/// The log until there.
+pub const LOG: &str = "log.jsonl";
+/// The rest.
+const STATE: &str = "training_state.json";
+/// Version of these files.
+const FORMAT: u32 = 1;
+
+/// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
+/// content is compared instead. Every other setting has to be the same.
+pub const MAY_DIFFER: [&str; 15] = [
+    "model_name_or_path",
+    "train_data",
+    "eval_data",
+    "candidate_pool",
+    "output_dir",
+    "overwrite_output_dir",
+    "logging_strategy",
+    "logging_steps",
+    "logging_first_step",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "resume_from_checkpoint",
+    "memory_budget",
+    "find_batch_size",
+];
+
+/// What decides over the results of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// All of them; those of [`MAY_DIFFER`] for the reader.
+    settings: TrainSettings,
+    train_data: FileRecord,
+    eval_data: Option<FileRecord>,
+    candidate_pool: Option<FileRecord>,
+    /// Hash of the base model, hexadecimal.
+    base_model: String,
+    /// Hash of the tokens of all texts and of the rows made of them, hexadecimal.
+    tokens: String,
+}
+
+impl Fingerprint {
+    /// The fingerprint of a run that has not begun: `model` is the base.
+    pub fn new<O: Ops>(
+        model: &EmbeddingModel<O>,
+        set: &TrainingSet,
+        settings: &TrainSettings,
+        [eval_data, candidate_pool]: [Option<FileRecord>; 2],
+        train_data: FileRecord,
+    ) -> Self {
+        let mut settings = settings.clone();
+        // As it is in effect: what `logging_steps` stands in for may not change with it.
+        settings.eval_steps = (settings.eval_strategy() == Strategy::Steps).then(|| settings.eval_steps());
+        let base_model = format!("{:032x}", model.hash());
+        Fingerprint { settings, train_data, eval_data, candidate_pool, base_model, tokens: hash_of(set) }
+    }
+
+    /// The file of rows.
+    pub fn train_data(&self) -> &FileRecord {
+        &self.train_data
+    }
+
+    /// The file of held-out rows.
+    pub fn eval_data(&self) -> Option<&FileRecord> {
+        self.eval_data.as_ref()
+    }
+
+    /// The file of candidates.
+    pub fn candidate_pool(&self) -> Option<&FileRecord> {
+        self.candidate_pool.as_ref()
+    }
+
+    /// Whether `model` is the base of the run still.
+    pub fn is_base<O: Ops>(&self, model: &EmbeddingModel<O>) -> bool {
+        format!("{:032x}", model.hash()) == self.base_model
+    }
+
+    /// What differs in `now` although it has to be the same, in words.
+    fn differences(&self, now: &Fingerprint) -> Vec<String> {
+        let mut found = Vec::new();
+        let (before, after) = (fields(&self.settings), fields(&now.settings));
+        for (name, value) in &after {
+            let was = before.get(name).unwrap_or(&Value::Null);
+            if was != value && !MAY_DIFFER.contains(&name.as_str()) {
+                found.push(format!("`--{name}` was {} and is {}", shown(was), shown(value)));
+            }
+        }
+        let content = |file: Option<&FileRecord>| file.map(|file| (file.size_bytes, file.xxh3_128.clone()));
+        for (name, was, is) in [
+            ("train_data", Some(&self.train_data), Some(&now.train_data)),
+            ("eval_data", self.eval_data(), now.eval_data()),
+            ("candidate_pool", self.candidate_pool(), now.candidate_pool()),
+        ] {
+            if content(was) != content(is) {
+                let size =
+                    |file: Option<&FileRecord>| file.map_or("none".into(), |f| format!("{} bytes", f.size_bytes));
+                found.push(format!("the content of `--{name}` is another one ({}, now {})", size(was), size(is)));
+            }
+        }
+        if self.base_model != now.base_model {
+            found.push("the base model is another one: its weights, configuration or tokenizer differ".into());
+        } else if self.tokens != now.tokens && found.is_empty() {
+            found.push("the same texts have other tokens".into());
+        }
+        found
+    }
+}
+
+fn fields(settings: &TrainSettings) -> serde_json::Map<String, Value> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(fields)) => fields,
+        other => panic!("settings are an object of plain values: {other:?}"),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "not given".into(),
+        Value::String(text) => format!("`{text}`"),
+        value => value.to_string(),
+    }
+}
+
+fn hash_of(set: &TrainingSet) -> String {
+    let mut hash = Xxh3Default::new();
+    let mut add = |numbers: &[u32]| {
+        hash.update(&(numbers.len() as u64).to_le_bytes());
+        numbers.iter().for_each(|number| hash.update(&number.to_le_bytes()));
+    };
+    for text in &set.texts {
+        add(&text.tokens.ids);
+        add(&[text.tokens.prompt_len]);
+    }
+    for row in &set.rows {
+        add(&[row.query]);
+        add(&row.positives);
+        add(&row.negatives);
+    }
+    format!("{:032x}", hash.digest128())
+}
+
+/// `training_state.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    format: u32,
+    embertune: String,
+    fingerprint: Fingerprint,
+    /// The run until there; its steps are `counts.steps`.
+    pub so_far: SoFar,
+}
+
+impl State {
+    /// The state of the run `fingerprint` at this point.
+    pub fn new(fingerprint: &Fingerprint, so_far: &SoFar) -> Self {
+        State {
+            format: FORMAT,
+            embertune: env!("CARGO_PKG_VERSION").into(),
+            fingerprint: fingerprint.clone(),
+            so_far: so_far.clone(),
+        }
+    }
+
+    /// Writes the files of a checkpoint that are not the model's into its folder, and makes sure that they have reached the disk.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write<O: Ops>(&self, trainer: &Trainer<'_, O>, log: &Path, folder: &Path) -> Result<()> {
+        trainer.save_moments(&folder.join(MOMENTS))?;
+        let copy = folder.join(LOG);
+        fs::copy(log, &copy).and_then(|_| File::open(&copy)?.sync_all()).map_err(Error::io(&copy, "write"))?;
+        let path = folder.join(STATE);
+        let write = || -> io::Result<()> {
+            let mut file = File::create_new(&path)?;
+            file.write_all(format!("{}\n", serde_json::to_string_pretty(self)?).as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(Error::io(&path, "write"))
+    }
+
+    /// Reads the state in the checkpoint `folder`.
+    ///
+    /// # Errors
+    /// A folder that is no checkpoint, or one of another version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let refuse =
+            |problem: String, hint: &str| Error::Model { path: folder.into(), problem, hint: Some(hint.into()) };
+        let path = folder.join(STATE);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let problem = format!("is no checkpoint to resume from: `{STATE}` cannot be read: {error}");
+            refuse(problem, "name a folder `checkpoint-<step>` of an interrupted run, or `last`")
+        })?;
+        let parsed: Value = serde_json::from_str(&text).unwrap_or_default();
+        let format = parsed["format"].as_u64();
+        if format != Some(FORMAT.into()) {
+            let format = format.map_or("unknown".into(), |format| format.to_string());
+            return Err(refuse(
+                format!("the checkpoint's format is {format}; this version reads {FORMAT}"),
+                "resume with the version of Embertune that wrote it",
+            ));
+        }
+        // From the text, not from `parsed`: a number of 32 bits is read as it was written.
+        serde_json::from_str(&text).map_err(|error| {
+            refuse(format!("`{STATE}` is damaged: {error}"), "resume from an earlier checkpoint, by its path")
+        })
+    }
+
+    /// Checks that the run `now` is the one that `folder` is a checkpoint of.
+    ///
+    /// # Errors
+    /// It is another one; all that differs is named.
+    pub fn check(&self, now: &Fingerprint, folder: &Path) -> Result<()> {
+        let differences = self.fingerprint.differences(now);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Model {
+            path: folder.into(),
+            problem: format!("is a checkpoint of another run: {}", differences.join("; ")),
+            hint: Some("resume with what the run began with, or begin a new run with another `--output_dir`".into()),
+        })
+    }
+
+    /// What should be said before the run goes on.
+    pub fn note(&self) -> Option<String> {
+        let now = env!("CARGO_PKG_VERSION");
+        (self.embertune != now).then(|| {
+            format!(
+                "the run began with Embertune {} and goes on with {now}: its last bits may differ from those of a run of one version",
+                self.embertune
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> FileRecord {
+        FileRecord { path: "x".into(), size_bytes: content.len() as u64, xxh3_128: content.into() }
+    }
+
+    fn fingerprint(settings: TrainSettings) -> Fingerprint {
+        Fingerprint {
+            settings,
+            train_data: file("rows"),
+            eval_data: None,
+            candidate_pool: None,
+            base_model: "b".into(),
+            tokens: "t".into(),
+        }
+    }
+
+    /// Every setting has another value here; a new one has to be added.
+    fn all_otherwise() -> Value {
+        let mut fields = fields(&TrainSettings::default());
+        for (name, value) in &mut fields {
+            *value = match (name.as_str(), &value) {
+                ("precision", _) => "bf16".into(),
+                ("lr_scheduler_type", _) => "cosine".into(),
+                ("train_sampling_strategy", _) => "sequential".into(),
+                ("eval_strategy" | "logging_strategy" | "save_strategy", _) => "epoch".into(),
+                ("metric_for_best_model", _) => "loss".into(),
+                ("resume_from_checkpoint", _) => serde_json::to_value(crate::train::output::Resume::Last).unwrap(),
+                ("greater_is_better", _) => true.into(),
+                ("eval_split" | "dropout", _) => 0.25.into(),
+                ("max_steps" | "eval_steps" | "early_stopping_patience" | "save_total_limit" | "max_seq_length", _) => {
+                    7.into()
+                }
+                (_, Value::Bool(value)) => (!value).into(),
+                (_, Value::Number(n)) if n.is_f64() => (n.as_f64().unwrap() + 0.125).into(),
+                (_, Value::Number(n)) => (n.as_u64().unwrap() + 1).into(),
+                _ => "other".into(),
+            };
+        }
+        Value::Object(fields)
+    }
+
+    #[test]
+    fn every_setting_but_those_listed_has_to_be_the_same() {
+        let base = fingerprint(TrainSettings::default());
+        let other = all_otherwise();
+        let mut may_differ = Vec::new();
+        for (name, value) in other.as_object().unwrap() {
+            let mut fields = fields(&base.settings);
+            fields[name] = value.clone();
+            let now = fingerprint(serde_json::from_value(Value::Object(fields)).unwrap());
+            assert_ne!(now.settings, base.settings, "{name}");
+            match base.differences(&now).as_slice() {
+                [] => may_differ.push(name.clone()),
+                [one] => assert!(one.starts_with(&format!("`--{name}` was ")), "{one}"),
+                more => panic!("{more:?}"),
+            }
+        }
+        let mut expected = MAY_DIFFER;
+        expected.sort_unstable();
+        may_differ.sort_unstable();
+        assert_eq!(may_differ, expected);
+    }
+
+    #[test]
+    fn all_that_differs_is_named() {
+        let was = fingerprint(TrainSettings::default());
+        let now = Fingerprint {
+            train_data: file("other rows"),
+            eval_data: Some(file("held out")),
+            base_model: "c".into(),
+            ..fingerprint(TrainSettings { seed: 43, learning_rate: 1e-5, ..TrainSettings::default() })
+        };
+        let text = was.differences(&now).join("\n");
+        for expected in [
+            "`--seed` was 42 and is 43",
+            "`--learning_rate` was 0.00005 and is 0.00001",
+            "`--train_data` is another one (4 bytes, now 10 bytes)",
+            "`--eval_data` is another one (none, now 8 bytes)",
+            "base model",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_come_back_bit_for_bit() {
+        let settings = TrainSettings {
+            learning_rate: 0.1 + 0.2,
+            temperature: f64::from_bits(0x3fb9_9999_9999_999b),
+            dropout: Some(0.1),
+            ..TrainSettings::default()
+        };
+        let mut state = State::new(&fingerprint(settings), &SoFar::default());
+        state.so_far.losses.mean = 1.0 / 3.0 + 1e-17;
+        let back: State = serde_json::from_str(&serde_json::to_string_pretty(&state).unwrap()).unwrap();
+        assert_eq!(back.fingerprint, state.fingerprint);
+        assert_eq!(back.so_far.losses.mean.to_bits(), state.so_far.losses.mean.to_bits());
+        assert!(state.fingerprint.differences(&back.fingerprint).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_is_no_checkpoint_or_of_another_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = State::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("is no checkpoint to resume from"), "{error}");
+        for (text, problem) in [
+            ("{\"format\": 2}", "format is 2; this version reads 1"),
+            ("{", "format is unknown"),
+            ("{\"format\": 1}", "damaged"),
+        ] {
+            fs::write(folder.path().join(STATE), text).unwrap();
+            let error = State::read(folder.path()).unwrap_err();
+            assert!(error.to_string().contains(problem) && error.hint().is_some(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Evaluation while a model trains: held-out rows, the passages that they are searched in, and the numbers that come out.
+//!
+//! The metrics are those of `embertune evaluate` on the same queries and pool, with the model's own maximum length, so that a
+//! checkpoint evaluated later gives the same numbers. The loss is that of the training without dropout.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use embertune_kernels::Ops;
+
+use crate::data::{Example, Pool, TextId};
+use crate::embed::embed;
+use crate::error::{Error, Result};
+use crate::eval::retrieval::score;
+use crate::eval::{Metric, Query, queries_of};
+use crate::model::EmbeddingModel;
+use crate::progress::{Progress, Silent};
+use crate::random::key;
+use crate::search::top_k;
+use crate::text::Role;
+use crate::train::dataset::TrainingSet;
+use crate::train::measure::Scores;
+use crate::train::sampler::{Batches, LastBatch};
+use crate::train::settings::TrainSettings;
+use crate::train::step::MicroBatch;
+
+/// Separates this use of a seed from others.
+const SPLIT: u64 = 5;
+/// Cutoffs of the metrics.
+const CUTOFFS: [usize; 2] = [1, 10];
+/// Texts that go through the model at once, as in `embertune evaluate`.
+const BATCH_SIZE: usize = 256;
+
+/// Rows with `share` of their queries held out: those to train on, and those to evaluate on, each in the order of the file. A query
+/// is on one side with all its rows. Which ones is a pure function of the seed and of the queries, not of their order.
+///
+/// # Errors
+/// Too few queries for two sides.
+pub fn split(examples: Vec<Example>, share: f64, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
+    let id = |example: &Example| TextId::of(&example.query);
+    let mut queries: Vec<_> = examples.iter().map(id).collect::<HashSet<_>>().into_iter().collect();
+    queries.sort_unstable_by_key(|query| (key(&[SPLIT, seed, query.0 as u64, (query.0 >> 64) as u64]), *query));
+    let n = ((share * queries.len() as f64).round() as usize).max(1);
+    if n >= queries.len() {
+        return Err(Error::Setting {
+            problem: format!("`--eval_split {share}` of {} different queries leaves none to train on", queries.len()),
+            hint: Some("take a smaller share, or pass `--eval_data FILE`".into()),
+        });
+    }
+    let held_out: HashSet<_> = queries[..n].iter().copied().collect();
+    Ok(examples.into_iter().partition(|example| !held_out.contains(&id(example))))
+}
+
+/// The positives and negatives of rows, as candidates.
+pub fn passages_of(examples: &[Example]) -> Vec<String> {
+    examples.iter().flat_map(|example| example.positives.iter().chain(&example.negatives)).cloned().collect()
+}
+
+/// What the model is evaluated on.
+pub struct HeldOut {
+    queries: Vec<Query>,
+    pool: Pool,
+    rows: TrainingSet,
+}
+
+impl HeldOut {
+    /// Prepares the held-out rows `examples` of the file `path`, to be searched for in `candidates`. What is odd is said.
+    ///
+    /// # Errors
+    /// No rows, no candidates, or none of the positives among them.
+    pub fn new<O: Ops>(
+        model: &EmbeddingModel<O>,
+        examples: &[Example],
+        path: &Path,
+        candidates: Vec<String>,
+        settings: &TrainSettings,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let queries = queries_of(examples, progress);
+        let pool = Pool::new(candidates);
+        let positives = || queries.iter().flat_map(|query| &query.judged);
+        let n_missing = positives().filter(|(id, _)| pool.row(*id).is_none()).count();
+        let n_positives = positives().count();
+        if n_missing == n_positives {
+            return Err(Error::Data {
+                path: path.into(),
+                problem: format!(
+                    "none of the {n_positives} positives to evaluate on is among the {} candidates",
+                    pool.len()
+                ),
+                hint: Some("`--candidate_pool` has to hold them; without it they are candidates themselves".into()),
+            });
+        }
+        if n_missing > 0 {
+            progress.warn(&format!(
+                "{n_missing} of {n_positives} positives to evaluate on are not among the candidates and can't be found"
+            ));
+        }
+        progress.note(&format!("evaluation: {} queries in {} candidates", queries.len(), pool.len()));
+        // Rows without negatives are none to train on, but can be evaluated: a group of one asks for none.
+        let settings = TrainSettings { train_group_size: 1, ..settings.clone() };
+        let rows = TrainingSet::new(model, examples, path, &settings, progress)?;
+        Ok(HeldOut { queries, pool, rows })
+    }
+
+    /// The numbers of `model` as it is now.
+    ///
+    /// # Errors
+    /// A model that gives values that are no finite numbers.
+    pub fn evaluate<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Scores> {
+        let queries: Vec<_> = self.queries.iter().map(|query| query.text.as_str()).collect();
+        let candidates: Vec<_> = self.pool.texts().iter().map(String::as_str).collect();
+        let vectors = |texts: &[&str], role| embed(model, texts, role, None, BATCH_SIZE, &Silent);
+        let (queries, candidates) = (vectors(&queries, Role::Query)?, vectors(&candidates, Role::Passage)?);
+        let found = top_k(&queries, &candidates, CUTOFFS[1], &Silent);
+        let rankings: Vec<Vec<u32>> = found.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();
+        let evaluation = score(&self.queries, &self.pool, &rankings, &CUTOFFS);
+        let mean = |metric, cutoff| evaluation.mean(metric, cutoff).unwrap_or_default();
+        Ok(Scores {
+            loss: self.loss(model, settings),
+            mrr10: mean(Metric::Mrr, 10),
+            ndcg10: mean(Metric::Ndcg, 10),
+            hit1: mean(Metric::Hit, 1),
+        })
+    }
+
+    /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file.
+    fn loss<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Option<f64> {
+        let n_rows = self.rows.rows.len();
+        let batches = Batches::new(n_rows, settings.per_device_train_batch_size, 1, LastBatch::Keep);
+        let (mut sum, mut n_contrasted) = (0.0, 0);
+        for places in (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step)) {
+            let rows: Vec<_> = places.collect();
+            let micro = MicroBatch::new(&self.rows, &rows, settings.train_group_size, settings.seed, 0);
+            let judged = settings.objective().judge(&micro, &model.encode(&micro.batch), model.dim());
+            // The loss is a mean over all queries of the batch, with 0 for those without a negative.
+            sum += judged.loss * judged.stats.n_queries as f64;
+            n_contrasted += judged.stats.n_contrasted;
+        }
+        (n_contrasted > 0).then(|| sum / n_contrasted as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Scores;
+
+    fn rows(queries: &[&str]) -> Vec<Example> {
+        let row = |(i, query): (usize, &&str)| Example {
+            query: (*query).into(),
+            positives: vec![format!("p{i}")],
+            negatives: vec![],
+            scores: Scores::None,
+            line: i + 1,
+        };
+        queries.iter().enumerate().map(row).collect()
+    }
+
+    #[test]
+    fn a_query_is_held_out_with_all_its_rows_and_whatever_the_order_of_the_file() {
+        let names: Vec<_> = (0..20).flat_map(|i| [format!("query {i}"), format!(" query  {i}")]).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let of = |rows: &[Example]| rows.iter().map(|row| TextId::of(&row.query)).collect::<HashSet<_>>();
+        let (train, held_out) = split(rows(&names), 0.25, 42).unwrap();
+        assert_eq!((of(&train).len(), of(&held_out).len()), (15, 5));
+        assert_eq!((train.len(), held_out.len()), (30, 10));
+        assert!(of(&train).is_disjoint(&of(&held_out)));
+        assert!(train.is_sorted_by_key(|row| row.line));
+
+        let turned: Vec<_> = names.iter().rev().copied().collect();
+        assert_eq!(of(&split(rows(&turned), 0.25, 42).unwrap().1), of(&held_out));
+        assert_ne!(of(&split(rows(&names), 0.25, 43).unwrap().1), of(&held_out));
+    }
+
+    #[test]
+    fn one_query_at_least_is_on_each_side() {
+        assert_eq!(split(rows(&["a", "b", "c"]), 0.01, 1).unwrap().1.len(), 1);
+        for names in [&["a", "a "][..], &[]] {
+            let error = split(rows(names), 0.9, 1).unwrap_err();
+            assert!(error.to_string().contains("leaves none to train on"), "{error}");
+        }
+        split(rows(&["a", "b", "c"]), 0.9, 1).unwrap_err();
+    }
+}

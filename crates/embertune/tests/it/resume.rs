@@ -1,0 +1,331 @@
+//! Interrupted runs that go on, and evaluation while a model trains.
+
+use std::fs;
+use std::path::PathBuf;
+
+use embertune::Error;
+use embertune::data::read_examples;
+use embertune::device::Precision;
+use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
+use embertune::progress::Silent;
+use embertune::train::evaluation::{passages_of, split};
+use embertune::train::{Measure, Resume, Strategy, TrainSettings};
+use serde_json::Value;
+
+use crate::said::Said;
+use crate::training::{Job, load, weights};
+
+/// A job of 9 steps with dropout and accumulation that evaluates on a third of its queries after every second step.
+fn job() -> Option<Job> {
+    let mut job = Job::new()?;
+    job.settings = TrainSettings {
+        max_steps: Some(9),
+        gradient_accumulation_steps: 2,
+        per_device_train_batch_size: 3,
+        logging_steps: 2,
+        save_steps: 4,
+        save_total_limit: None,
+        eval_split: Some(0.34),
+        eval_steps: Some(2),
+        load_best_model_at_end: true,
+        ..job.settings
+    };
+    Some(job)
+}
+
+/// The log without what depends on the clock.
+fn log(job: &Job) -> Vec<Value> {
+    let lines = fs::read_to_string(job.output("log.jsonl")).unwrap();
+    let timed = ["examples_per_s", "tokens_per_s", "eval_seconds"];
+    let without = |mut line: Value| {
+        timed.iter().for_each(|key| drop(line.as_object_mut().unwrap().remove(*key)));
+        line
+    };
+    lines.lines().map(|line| without(serde_json::from_str(line).unwrap())).collect()
+}
+
+fn record(job: &Job) -> Value {
+    serde_json::from_str(&fs::read_to_string(job.output("run.json")).unwrap()).unwrap()
+}
+
+fn partial(job: &Job) -> PathBuf {
+    job.settings.output_dir.with_file_name("out.partial")
+}
+
+/// The final model, the last model where it is another one, the log, and what the record says of the results.
+fn outcome(job: &Job) -> (Vec<u8>, Option<Vec<u8>>, Vec<Value>, Vec<Value>) {
+    let record = record(job);
+    let results = ["counts", "losses", "evaluation", "step_of_model"].map(|key| record[key].clone());
+    let model = fs::read(job.output("model.safetensors")).unwrap();
+    (model, fs::read(job.output("last/model.safetensors")).ok(), log(job), results.to_vec())
+}
+
+#[test]
+fn a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one_bit_for_bit() {
+    let Some(whole) = job() else { return };
+    whole.train().unwrap();
+    let expected = outcome(&whole);
+    assert!(expected.2.iter().any(|line| line["step"] == 0 && line["eval_mrr@10"].is_number()));
+    for stop in 1..9 {
+        let mut job = job().unwrap();
+        let error = job.train_and_say(&Said::stopping_at(stop)).unwrap_err();
+        assert!(matches!(error, Error::Interrupted { step, .. } if step == stop), "{error}");
+        assert!(error.hint().unwrap().contains("--resume_from_checkpoint last"));
+        assert!(!job.settings.output_dir.exists());
+        job.settings.resume_from_checkpoint = Some(Resume::Last);
+        // These may change on the way.
+        job.settings.save_steps = 3;
+        job.settings.save_total_limit = Some(1);
+        job.train().unwrap();
+        assert!(outcome(&job) == expected, "stopped after step {stop}");
+        assert_eq!(record(&job)["resumed_after"], serde_json::json!([stop]));
+        assert!(!partial(&job).exists());
+    }
+}
+
+#[test]
+fn a_run_goes_on_from_an_earlier_checkpoint_as_well() {
+    let Some(mut job) = job() else { return };
+    job.train_and_say(&Said::stopping_at(8)).unwrap_err();
+    let earlier = partial(&job).join("checkpoint-4");
+    job.settings.resume_from_checkpoint = Some(Resume::Path(earlier));
+    job.train().unwrap();
+    let resumed = outcome(&job);
+    let whole = self::job().unwrap();
+    whole.train().unwrap();
+    assert!(resumed == outcome(&whole));
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused_by_what_differs_and_stays() {
+    let Some(mut job) = job() else { return };
+    job.train_and_say(&Said::stopping_at(5)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let good = job.settings.clone();
+    for (settings, difference) in [
+        (TrainSettings { seed: 1, ..good.clone() }, "`--seed` was 42 and is 1"),
+        (TrainSettings { precision: Precision::Bf16, ..good.clone() }, "`--precision` was `auto` and is `bf16`"),
+        (TrainSettings { max_steps: Some(10), ..good.clone() }, "`--max_steps` was 9 and is 10"),
+    ] {
+        job.settings = settings;
+        let error = job.train().unwrap_err();
+        assert!(error.to_string().contains(difference), "{error}");
+        assert!(error.to_string().contains("checkpoint-5"), "{error}");
+    }
+    job.settings = good.clone();
+    let data = fs::read_to_string(&good.train_data).unwrap();
+    fs::write(&good.train_data, data.replace("answer 3", "answer three")).unwrap();
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("the content of `--train_data` is another one"), "{error}");
+    fs::write(&good.train_data, data).unwrap();
+
+    let other = job.root.path().join("other-base");
+    load(good.model_name_or_path.as_ref()).save(&other).unwrap();
+    let config = other.join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"hidden_dropout_prob\": 0.1", "\"hidden_dropout_prob\": 0.2")).unwrap();
+    assert_ne!(fs::read_to_string(&config).unwrap(), text);
+    job.settings.model_name_or_path = other.to_str().unwrap().into();
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("the base model is another one"), "{error}");
+
+    job.settings = good;
+    job.train().unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_an_error() {
+    let Some(mut job) = job() else { return };
+    job.train_and_say(&Said::stopping_at(5)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    for file in ["optimizer.safetensors", "model.safetensors", "training_state.json", "log.jsonl"] {
+        let path = partial(&job).join("checkpoint-5").join(file);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        if file == "log.jsonl" {
+            fs::remove_file(&path).unwrap();
+        }
+        let error = job.train().unwrap_err();
+        assert!(error.to_string().contains("checkpoint-5"), "{file}: {error}");
+        fs::write(&path, whole).unwrap();
+    }
+    job.train().unwrap();
+}
+
+#[test]
+fn a_checkpoint_before_a_loss_that_is_no_number_is_good() {
+    let Some(mut job) = job() else { return };
+    job.settings.learning_rate = 1e38;
+    job.settings.warmup_steps = 2.0;
+    job.settings.save_steps = 0;
+    job.settings.eval_split = None;
+    job.settings.eval_steps = None;
+    job.settings.load_best_model_at_end = false;
+    job.train_and_say(&Said::stopping_at(1)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().starts_with("step 3: the loss is NaN, in the batch with lines "), "{error}");
+    assert!(partial(&job).join("checkpoint-1").is_dir());
+    assert_eq!(job.train().unwrap_err().to_string(), error.to_string());
+
+    // Nor is the model of step 2 written, whose vectors are no numbers.
+    job.settings.save_steps = 1;
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("no finite numbers; it is not saved"), "{error}");
+    assert!(!partial(&job).join("checkpoint-2").exists());
+}
+
+#[test]
+fn numbers_are_those_of_an_evaluation_of_the_checkpoint_and_of_the_base_model() {
+    let Some(mut job) = job() else { return };
+    job.settings.save_steps = 2;
+    job.train().unwrap();
+    let rows = read_examples(&job.settings.train_data, &Silent).unwrap();
+    let pool = passages_of(&rows);
+    let (_, held_out) = split(rows, 0.34, 42).unwrap();
+    assert_eq!(held_out.len(), 4);
+    let base = PathBuf::from(&job.settings.model_name_or_path);
+    for (step, folder) in [(0, base), (2, job.output("checkpoint-2")), (8, job.output("checkpoint-8"))] {
+        let queries = queries_of(&held_out, &Silent);
+        let found = evaluate(&load(&folder), &queries, pool.clone(), &EvalSettings::default(), &Silent).unwrap();
+        let line = log(&job).into_iter().find(|line| line["step"] == step && line["eval_loss"].is_number()).unwrap();
+        for (key, metric, cutoff) in
+            [("mrr@10", Metric::Mrr, 10), ("ndcg@10", Metric::Ndcg, 10), ("hit@1", Metric::Hit, 1)]
+        {
+            assert_eq!(line[format!("eval_{key}")].as_f64(), found.mean(metric, cutoff), "step {step}, {key}");
+        }
+    }
+    let steps: Vec<_> = log(&job).iter().filter(|l| l["eval_loss"].is_number()).map(|l| l["step"].clone()).collect();
+    assert_eq!(steps, [0, 2, 4, 6, 8, 9]);
+}
+
+#[test]
+fn best_and_last_are_kept_apart() {
+    let Some(mut job) = job() else { return };
+    // A rate that is far too high: the loss rises again, so that the best is not the last.
+    job.settings.metric_for_best_model = Some(Measure::Loss);
+    job.settings.learning_rate = 5e-2;
+    job.settings.save_steps = 2;
+    job.train().unwrap();
+    let record = record(&job);
+    let lines = log(&job);
+    let evaluations = lines.iter().filter(|line| line["eval_loss"].is_number() && line["step"] != 0);
+    let best = evaluations.min_by(|a, b| a["eval_loss"].as_f64().unwrap().total_cmp(&b["eval_loss"].as_f64().unwrap()));
+    let best = best.unwrap()["step"].clone();
+    assert_eq!((&record["step_of_model"], &record["evaluation"]["best"]["step"]), (&best, &best));
+    assert!(best.as_u64().unwrap() < 9, "{lines:?}");
+    let of = |name: &str| weights(&load(&job.output(name)));
+    assert!(of("") == of(&format!("checkpoint-{best}")));
+    assert!(of("last") != of(""));
+}
+
+#[test]
+fn a_best_model_that_cannot_be_read_is_an_error() {
+    let Some(mut job) = job() else { return };
+    job.settings.metric_for_best_model = Some(Measure::Loss);
+    job.settings.learning_rate = 5e-2;
+    job.train_and_say(&Said::stopping_at(8)).unwrap_err();
+    let best = fs::read_dir(partial(&job)).unwrap().map(|entry| entry.unwrap().path());
+    let best: Vec<_> = best.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("best-")).collect();
+    for folder in &best {
+        fs::write(folder.join("model.safetensors"), "").unwrap();
+    }
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("best-") && error.to_string().contains("model.safetensors"), "{error}");
+    assert!(!job.settings.output_dir.exists());
+    assert!(partial(&job).join("last/model.safetensors").exists(), "the trained model is not lost");
+    best.iter().for_each(|folder| fs::remove_dir_all(folder).unwrap());
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("the best model until there is missing"), "{error}");
+}
+
+#[test]
+fn early_stopping_ends_the_run_after_so_many_evaluations_without_a_gain() {
+    let Some(mut job) = job() else { return };
+    job.settings.eval_strategy = Some(Strategy::Steps);
+    job.settings.eval_steps = Some(1);
+    job.settings.early_stopping_patience = Some(2);
+    // No gain is this large, so the first evaluation is the best for good.
+    job.settings.early_stopping_threshold = 2.0;
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    assert_eq!(record(&job)["counts"]["steps"], 3);
+    assert!(said.lines().iter().any(|line| line.starts_with("note: stops early, after step 3")), "{:?}", said.lines());
+    assert_eq!(log(&job).last().unwrap()["step"], 3);
+}
+
+#[test]
+fn epochs_are_a_cadence_of_evaluation_saving_and_logging() {
+    let Some(mut job) = job() else { return };
+    job.settings = TrainSettings {
+        max_steps: None,
+        num_train_epochs: 3.0,
+        eval_steps: None,
+        logging_strategy: Strategy::Epoch,
+        logging_first_step: true,
+        save_strategy: Strategy::Epoch,
+        ..job.settings
+    };
+    job.train().unwrap();
+    // 8 rows in batches of 3, two of which make a step.
+    let lines = log(&job);
+    let steps = |key: &str| lines.iter().filter(|l| l[key].is_number()).map(|l| l["step"].clone()).collect::<Vec<_>>();
+    assert_eq!(steps("eval_hit@1"), [0, 2, 4, 6]);
+    assert_eq!(steps("loss"), [1, 2, 4, 6]);
+    for (step, kept) in [(2, true), (3, false), (4, true), (6, false)] {
+        assert_eq!(job.output(&format!("checkpoint-{step}")).exists(), kept, "step {step}");
+    }
+}
+
+#[test]
+fn candidates_of_a_file_are_searched_and_have_to_hold_a_positive() {
+    let Some(mut job) = job() else { return };
+    let pool = job.root.path().join("pool.jsonl");
+    fs::write(&pool, "{\"text\": \"nothing that answers\"}\n").unwrap();
+    job.settings.candidate_pool = Some(pool.clone());
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("none of the 4 positives"), "{error}");
+
+    let rows = read_examples(&job.settings.train_data, &Silent).unwrap();
+    let lines: Vec<_> = rows.iter().map(|row| serde_json::json!({"text": row.positives[0]}).to_string()).collect();
+    fs::write(&pool, lines.join("\n")).unwrap();
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    assert!(said.lines().contains(&"note: evaluation: 4 queries in 12 candidates".into()), "{:?}", said.lines());
+    assert!(record(&job)["candidate_pool"]["xxh3_128"].is_string());
+}
+
+#[test]
+fn held_out_rows_without_negatives_have_no_loss_where_their_batch_gives_none() {
+    let Some(mut job) = job() else { return };
+    let data = job.root.path().join("eval.jsonl");
+    let row = |i: usize| format!("{{\"query\": \"q {i}\", \"pos\": [\"a text about {i}\"]}}\n");
+    fs::write(&data, (0..5).map(row).collect::<String>()).unwrap();
+    job.settings = TrainSettings { eval_split: None, eval_data: Some(data), use_inbatch_neg: false, ..job.settings };
+    let wrong = TrainSettings { metric_for_best_model: Some(Measure::Loss), ..job.settings.clone() };
+    let good = std::mem::replace(&mut job.settings, wrong);
+    let error = job.train().unwrap_err();
+    assert!(
+        error.to_string().contains("`--metric_for_best_model loss`: the held-out rows have no negatives"),
+        "{error}"
+    );
+    job.settings = good;
+    job.train().unwrap();
+    assert!(log(&job)[0]["eval_loss"].is_null() && log(&job)[0]["eval_mrr@10"].is_number());
+}
+
+#[test]
+fn a_run_that_learns_nothing_says_so() {
+    let Some(mut job) = job() else { return };
+    job.settings = TrainSettings { max_steps: Some(1), warmup_steps: 5.0, ..job.settings };
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    for part in ["the learning rate is 0 in all 1 steps", "no weight of the model has changed"] {
+        assert!(
+            said.lines().iter().any(|line| line.starts_with("warning: ") && line.contains(part)),
+            "{:?}",
+            said.lines()
+        );
+    }
+}
