@@ -1,6 +1,6 @@
 //! The command `embertune`: the flags, what is shown, and the exit code. Everything else is the library's.
 //!
-//! Exit codes: 0 done, 1 kept for quality gates, 2 an error, with `error:` and mostly `hint:` on standard error.
+//! Exit codes: 0 done, 1 a requirement of `compare` is not met, 2 an error, with `error:` and mostly `hint:` on standard error.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     }
     // Clap itself shows help and usage errors, and exits with 0 or 2.
     match commands::run(Cli::parse_from(argv)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => diagnostics::report(&error),
     }
 }

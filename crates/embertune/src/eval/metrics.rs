@@ -38,15 +38,8 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics in the order in which tables list them.
-    pub const ALL: [Metric; 7] = [
-        Metric::Mrr,
-        Metric::Hit,
-        Metric::Recall,
-        Metric::Ndcg,
-        Metric::Map,
-        Metric::Precision,
-        Metric::RPrecision,
-    ];
+    pub const ALL: [Metric; 7] =
+        [Metric::Mrr, Metric::Hit, Metric::Recall, Metric::Ndcg, Metric::Map, Metric::Precision, Metric::RPrecision];
 
     /// The name in tables: `MRR`, `Hit`, ...
     pub fn name(self) -> &'static str {

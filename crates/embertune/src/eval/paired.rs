@@ -19,6 +19,9 @@ const EXACT_TEST: usize = 16;
 const Z_LEVEL: f64 = 1.959_964;
 /// The standard normal quantile of a power of 80 %.
 const Z_POWER: f64 = 0.841_621;
+/// Where samples without a difference that is not zero are so many that a critical value of the bootstrap is infinite, it counts as
+/// so many of Student's.
+const WIDEST: f64 = 4.0;
 /// Keeps what is drawn for the interval and for the test apart.
 const FOR_INTERVAL: u64 = 1;
 const FOR_TEST: u64 = 2;
@@ -107,7 +110,13 @@ impl Difference {
             _ if changed.is_empty() => Finding::Same,
             Some((low, _)) if low > 0.0 && p_value < 0.05 => Finding::Better,
             Some((_, high)) if high < 0.0 && p_value < 0.05 => Finding::Worse,
-            None if p_value < 0.05 => if mean > 0.0 { Finding::Better } else { Finding::Worse },
+            None if p_value < 0.05 => {
+                if mean > 0.0 {
+                    Finding::Better
+                } else {
+                    Finding::Worse
+                }
+            }
             _ => Finding::NotShown,
         };
         Difference {
@@ -145,8 +154,9 @@ impl Moments {
     }
 }
 
-/// The bootstrap-t interval of 95 %, on either side at least as wide as Student's: the bootstrap sees skew, but thinks too
-/// little of tails that a small sample has few values of.
+/// The interval of 95 % whose critical values are halfway between the bootstrap-t's and Student's. Where most differences are zero the
+/// bootstrap-t alone covers too rarely if the others have both signs, and Student's if they have one; their mean is
+/// right within 1.5 % from 100 queries on.
 fn interval(differences: &[f64], resampling: Resampling) -> (f64, f64) {
     let n = differences.len();
     let Moments { mean, error } = Moments::of(differences.iter().copied());
@@ -167,14 +177,21 @@ fn interval(differences: &[f64], resampling: Resampling) -> (f64, f64) {
             let deviation = sum / n as f64;
             let variance = (squares / n as f64 - deviation * deviation) / (n - 1) as f64;
             // A sample of equal values has no error to measure its deviation by.
-            if variance > 1e-24 { deviation / variance.sqrt() } else if deviation == 0.0 { 0.0 } else { deviation * f64::INFINITY }
+            if variance > 1e-24 {
+                deviation / variance.sqrt()
+            } else if deviation == 0.0 {
+                0.0
+            } else {
+                deviation * f64::INFINITY
+            }
         })
         .collect();
     deviations.sort_unstable_by(f64::total_cmp);
     let tail = (((deviations.len() + 1) as f64 * 0.025) as usize).clamp(1, deviations.len()) - 1;
     let student = student_quantile(n - 1);
-    let (lowest, highest) = (deviations[tail].min(-student), deviations[deviations.len() - 1 - tail].max(student));
-    ((mean - highest * error).max(-1.0), (mean - lowest * error).min(1.0))
+    let between = |deviation: f64, student: f64| (deviation.abs().min(WIDEST * student) + student) / 2.0 * error;
+    let (lowest, highest) = (deviations[tail], deviations[deviations.len() - 1 - tail]);
+    ((mean - between(highest, student)).max(-1.0), (mean + between(lowest, student)).min(1.0))
 }
 
 /// The 97.5 % quantile of Student's t, within 0.002: the expansion of Cornish and Fisher (Abramowitz and Stegun 26.7.5), and the
@@ -208,7 +225,8 @@ fn sign_flips(changed: &[f64], resampling: Resampling) -> (f64, bool) {
     }
     let far = (0..resampling.n_samples as u64).into_par_iter().filter(|sample| {
         let key = random::key(&[resampling.seed, FOR_TEST, *sample]);
-        let sums = (0_u64..).zip(changed.chunks(64)).map(|(i, part)| flipped_sum(part, splitmix64(key ^ splitmix64(i))));
+        let sums =
+            (0_u64..).zip(changed.chunks(64)).map(|(i, part)| flipped_sum(part, splitmix64(key ^ splitmix64(i))));
         sums.sum::<f64>().abs() >= bound
     });
     // The signs as they are count as one of the samples, so that no p-value is 0.
@@ -219,3 +237,6 @@ fn sign_flips(changed: &[f64], resampling: Resampling) -> (f64, bool) {
 fn flipped_sum(values: &[f64], signs: u64) -> f64 {
     (0..).zip(values).map(|(i, value)| if signs >> i & 1 == 1 { -value } else { *value }).sum()
 }
+
+#[cfg(test)]
+mod tests;

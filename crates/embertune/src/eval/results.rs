@@ -113,30 +113,31 @@ impl SetResults {
         };
         let mut documents = BTreeMap::new();
         let rarest = set.documents_with_rarest_word();
-        let queries = set.queries.iter().zip(rankings.of_query).zip(rarest).map(|((query, ranking), rarest_word_in)| {
-            let relevant = || query.judged.iter().filter(|(_, grade)| *grade >= 1).map(|(id, _)| id);
-            let n_relevant = relevant().count();
-            // Without documents nothing can be said to be missing.
-            let n_missing = relevant().filter(|id| !known.is_empty() && !known.contains_key(id.as_str())).count();
-            counts.n_positives += n_relevant;
-            counts.n_positives_missing += n_missing;
-            counts.n_queries_without_positive += usize::from(n_missing == n_relevant);
-            for id in ranking.iter().take(DOCUMENTS_WITH_TEXT).map(|(id, _)| id).chain(relevant()) {
-                if let Some(text) = known.get(id.as_str()) {
-                    documents.entry(id.clone()).or_insert_with(|| text.to_string());
+        let queries =
+            set.queries.iter().zip(rankings.of_query).zip(rarest).map(|((query, ranking), rarest_word_in)| {
+                let relevant = || query.judged.iter().filter(|(_, grade)| *grade >= 1).map(|(id, _)| id);
+                let n_relevant = relevant().count();
+                // Without documents nothing can be said to be missing.
+                let n_missing = relevant().filter(|id| !known.is_empty() && !known.contains_key(id.as_str())).count();
+                counts.n_positives += n_relevant;
+                counts.n_positives_missing += n_missing;
+                counts.n_queries_without_positive += usize::from(n_missing == n_relevant);
+                for id in ranking.iter().take(DOCUMENTS_WITH_TEXT).map(|(id, _)| id).chain(relevant()) {
+                    if let Some(text) = known.get(id.as_str()) {
+                        documents.entry(id.clone()).or_insert_with(|| text.to_string());
+                    }
                 }
-            }
-            QueryResults {
-                id: query.id.clone(),
-                text: (!query.text.is_empty()).then(|| query.text.clone()),
-                fields: query.fields.clone(),
-                n_words: words(&query.text).len(),
-                script: script(&query.text).into(),
-                rarest_word_in,
-                judged: query.judged.clone(),
-                ranking,
-            }
-        });
+                QueryResults {
+                    id: query.id.clone(),
+                    text: (!query.text.is_empty()).then(|| query.text.clone()),
+                    fields: query.fields.clone(),
+                    n_words: words(&query.text).len(),
+                    script: script(&query.text).into(),
+                    rarest_word_in,
+                    judged: query.judged.clone(),
+                    ranking,
+                }
+            });
         let queries = queries.collect();
         say_what_is_unusual(&counts, set.queries.len(), progress);
         SetResults {

@@ -68,7 +68,10 @@ pub fn read_run(path: &Path, set: &TestSet, progress: &dyn Progress) -> Result<R
             continue;
         };
         if !seen.insert((row, document.to_string())) {
-            return fail(format!("`{document}` was found for `{query}` already"), "a run has each document once a query");
+            return fail(
+                format!("`{document}` was found for `{query}` already"),
+                "a run has each document once a query",
+            );
         }
         of_query[row].push((document.to_string(), score));
     }
