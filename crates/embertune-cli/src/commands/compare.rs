@@ -9,13 +9,10 @@ use embertune::progress::Progress;
 use embertune::{Error, Result};
 
 use super::start_threads;
-use super::test_sets::{self, Evaluator};
+use super::test_sets::{self, Evaluator, SAVED_DEPTH};
 use crate::args::CompareArgs;
 use crate::diagnostics;
 use crate::printer;
-
-/// Rankings are at least this deep, so that saved results serve for other metrics later.
-const LEAST_DEPTH: usize = 100;
 
 /// Runs the command. The exit code says whether all requirements are met.
 pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
@@ -36,7 +33,7 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
         changes: &args.changes,
         machine: &args.machine,
         batch_size: args.batch_size,
-        depth: deepest.max(LEAST_DEPTH),
+        depth: deepest.max(SAVED_DEPTH),
         progress,
     };
     let mut base = results(&args.base, sets.as_deref(), &evaluator)?;

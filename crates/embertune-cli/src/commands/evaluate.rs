@@ -10,7 +10,7 @@ use embertune::eval::{Evaluation, Results, SetResults, TestSet};
 use embertune::progress::Progress;
 use embertune::{Error, Result};
 
-use super::test_sets::{self, Evaluator};
+use super::test_sets::{self, Evaluator, SAVED_DEPTH};
 use super::{load_named, start_threads};
 use crate::args::EvaluateArgs;
 use crate::printer::{self, Evaluated};
@@ -34,6 +34,7 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
             (run.display().to_string(), vec![SetResults::new(set, read_run(run, set, progress)?, progress)])
         }
         (None, Some(model)) => {
+            let depth = if args.output.is_some() { depth.max(SAVED_DEPTH) } else { depth };
             let (changes, machine) = (&args.changes, &args.machine);
             let evaluator = Evaluator { changes, machine, batch_size: args.batch_size, depth, progress };
             (model.clone(), if sets.is_empty() { Vec::new() } else { evaluator.results(model, &sets)? })

@@ -10,6 +10,9 @@ use embertune::{Error, Result};
 use super::load_named;
 use crate::args::{MachineArgs, ModelChangeArgs, TestSetArgs};
 
+/// Rankings that may be saved are at least this deep, so that they serve for other metrics later.
+pub const SAVED_DEPTH: usize = 100;
+
 /// Reads the test set and the probes. `None` stands for the test set where no flag names one.
 pub fn read(args: &TestSetArgs, progress: &dyn Progress) -> Result<Option<Vec<TestSet>>> {
     let test = match (&args.index_file_jsonl_path, &args.query_file_jsonl_path, &args.test_set) {

@@ -7,7 +7,7 @@ use embertune::eval::{Comparison, Difference, Finding, SetComparison};
 /// Texts are cut to so many characters, to stay on one line.
 const TEXT_WIDTH: usize = 96;
 /// Width of the first column of tables.
-const NAME_WIDTH: usize = 34;
+const NAME_WIDTH: usize = 38;
 
 /// The page.
 pub fn page(comparison: &Comparison) -> String {
@@ -43,13 +43,13 @@ fn size(set: &SetComparison) -> String {
 }
 
 fn heading(first: &str) -> String {
-    let columns = format!("{:>8} {:>8} {:>8}   {:<18} {:>7}", "base", "tuned", "change", "95 % interval", "p");
+    let columns = format!("{:>8} {:>8} {:>8}   {:<16} {:>7}", "base", "tuned", "change", "95 % interval", "p");
     format!("{first:<NAME_WIDTH$} {columns} {:>5} {:>5} {:>6}\n", "won", "lost", "tied")
 }
 
 fn line(name: &str, found: &Difference) -> String {
     let interval = match found.interval {
-        Some((low, high)) => format!("[{low:+.4}, {high:+.4}]"),
+        Some((low, high)) => format!("[{low:+.3}, {high:+.3}]"),
         None => "-".into(),
     };
     let mark = match found.finding {
@@ -59,7 +59,7 @@ fn line(name: &str, found: &Difference) -> String {
     };
     let Difference { base, tuned, difference, p_value, won, lost, tied, .. } = found;
     let text = format!(
-        "{:<NAME_WIDTH$} {base:>8.4} {tuned:>8.4} {difference:>+8.4}   {interval:<18} {p_value:>7.4} {won:>5} {lost:>5} \
+        "{:<NAME_WIDTH$} {base:>8.4} {tuned:>8.4} {difference:>+8.4}   {interval:<16} {p_value:>7.4} {won:>5} {lost:>5} \
          {tied:>6}  {mark}",
         cut(name, NAME_WIDTH)
     );

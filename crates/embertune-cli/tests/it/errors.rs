@@ -143,7 +143,7 @@ fn wrong_flags_and_values_are_usage_errors() {
 fn help_names_every_command_and_the_defaults() {
     let desk = Desk::new();
     let help = desk.run("--help").ok().stdout;
-    for command in ["mine", "mine_hard_neg", "train", "finetune", "evaluate", "embed"] {
+    for command in ["mine", "mine_hard_neg", "train", "finetune", "evaluate", "compare", "embed"] {
         assert!(help.contains(command), "{command}");
     }
     assert!(!help.contains("gen_docs"));

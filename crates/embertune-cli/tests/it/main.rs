@@ -1,5 +1,6 @@
 //! The command as a whole: what it prints, what it writes, its exit codes.
 
 mod command;
+mod comparing;
 mod errors;
 mod workflow;

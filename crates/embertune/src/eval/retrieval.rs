@@ -12,11 +12,11 @@ use serde::Serialize;
 use super::metrics::{Measure, Metric};
 use super::results::SetResults;
 use super::test_set::TestSet;
-use crate::data::{Example, TextId};
+use crate::data::{Example, Pool, TextId};
 use crate::embed::embed;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::search::{Hit, top_k};
 use crate::text::Role;
 
@@ -116,6 +116,10 @@ impl Evaluation {
     /// No cutoff, or a cutoff of 0.
     pub fn of(results: &SetResults, cutoffs: &[usize]) -> Result<Evaluation> {
         deepest(cutoffs)?;
+        Ok(Evaluation::at(results, cutoffs))
+    }
+
+    fn at(results: &SetResults, cutoffs: &[usize]) -> Evaluation {
         let measures = Metric::ALL.iter().flat_map(|&metric| cutoffs.iter().map(move |&cutoff| (metric, cutoff)));
         let scores = measures.map(|(metric, cutoff)| {
             let per_query = results.values(Measure { metric, cutoff });
@@ -123,7 +127,7 @@ impl Evaluation {
             Score { metric, cutoff, mean, per_query }
         });
         let counts = &results.counts;
-        Ok(Evaluation {
+        Evaluation {
             n_queries: results.queries.len(),
             n_candidates: counts.n_candidates,
             n_duplicate_candidates: counts.n_duplicate_candidates,
@@ -133,7 +137,7 @@ impl Evaluation {
             n_queries_truncated: counts.n_queries_truncated,
             n_candidates_truncated: counts.n_candidates_truncated,
             scores: scores.collect(),
-        })
+        }
     }
 }
 
@@ -150,9 +154,17 @@ pub fn evaluate<O: Ops>(
     progress: &dyn Progress,
 ) -> Result<Evaluation> {
     let depth = deepest(&settings.cutoffs)?;
-    let set = TestSet::of_rows("test set", queries, pool);
+    let set = TestSet::of_rows("test set", queries, &Pool::new(pool));
     let rankings = retrieve(model, &set, depth, settings.batch_size, progress)?;
     Evaluation::of(&SetResults::new(&set, rankings, progress), &settings.cutoffs)
+}
+
+/// The part of [`evaluate`] after the search: `rankings[i]` holds pool rows, best first. No cutoff may be 0.
+pub fn score(queries: &[Query], pool: &Pool, rankings: &[Vec<u32>], cutoffs: &[usize]) -> Evaluation {
+    let set = TestSet::of_rows("test set", queries, pool);
+    let named = |&row: &u32| (set.documents[row as usize].id.clone(), 0.0);
+    let of_query = rankings.iter().map(|ranking| ranking.iter().map(named).collect()).collect();
+    Evaluation::at(&SetResults::new(&set, Rankings { of_query, ..Rankings::default() }, &Silent), cutoffs)
 }
 
 /// The greatest cutoff: so deep a search has to go.

@@ -54,8 +54,7 @@ pub struct TestSet {
 
 impl TestSet {
     /// The set that rows of the original's form and a pool of passages are.
-    pub fn of_rows(name: &str, queries: &[Query], pool: Vec<String>) -> TestSet {
-        let pool = Pool::new(pool);
+    pub fn of_rows(name: &str, queries: &[Query], pool: &Pool) -> TestSet {
         let name_of = |id: TextId| match pool.row(id) {
             Some(row) => format!("d{}", row + 1),
             None => format!("missing-{:032x}", id.0),
@@ -78,7 +77,7 @@ impl TestSet {
     /// The set that evaluation rows and a pool of passages are; the fields of a query are those of its first row.
     pub fn of_row_file(name: &str, rows: Vec<Row>, pool: Vec<String>, progress: &dyn Progress) -> TestSet {
         let examples: Vec<_> = rows.iter().map(|row| row.example.clone()).collect();
-        let mut set = TestSet::of_rows(name, &queries_of(&examples, progress), pool);
+        let mut set = TestSet::of_rows(name, &queries_of(&examples, progress), &Pool::new(pool));
         let mut fields_of = HashMap::new();
         for row in rows {
             fields_of.entry(TextId::of(&row.example.query)).or_insert_with(|| plain_fields(row.fields));
