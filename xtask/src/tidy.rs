@@ -24,7 +24,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("embed", &["data", "text", "model"]),
     ("search", &["embed"]),
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
-    ("eval", &["data", "text", "model", "embed", "search"]),
+    ("eval", &["data", "text", "model", "embed", "search", "random"]),
     ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "eval"]),
     ("lib", &[]),
 ];

@@ -10,6 +10,17 @@ const FAILED: u8 = 2;
 /// What shells call 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
+/// The exit code where the work is done and a requirement is not met.
+const UNMET: u8 = 1;
+
+/// Shows the requirements that are not met and gives the exit code that goes with them.
+pub fn report_unmet(unmet: &[String]) -> ExitCode {
+    for line in unmet {
+        eprintln!("{line}");
+    }
+    if unmet.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNMET) }
+}
+
 /// Shows an error and gives the exit code that goes with it.
 pub fn report(error: &Error) -> ExitCode {
     if let Error::Io { source, .. } = error

@@ -1,6 +1,7 @@
 //! The command `embertune`: the flags, what is shown, and the exit code. Everything else is the library's.
 //!
-//! Exit codes: 0 done, 1 kept for quality gates, 2 an error, with `error:` and mostly `hint:` on standard error, 130 interrupted.
+//! Exit codes: 0 done, 1 a requirement of `compare` is not met, 2 an error, with `error:` and mostly `hint:` on standard error, 130
+//! interrupted.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     // Clap itself shows help and usage errors, and exits with 0 or 2.
     let cli = Cli::from_arg_matches(&Cli::definition().get_matches_from(argv)).unwrap_or_else(|error| error.exit());
     match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => diagnostics::report(&error),
     }
 }

@@ -6,6 +6,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod boolean;
+pub mod compare;
 pub mod embed;
 pub mod evaluate;
 pub mod loss;
@@ -13,13 +14,16 @@ pub mod mine;
 pub mod model;
 pub mod refused;
 pub mod spelling;
+pub mod test_sets;
 pub mod train;
 
+pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
 pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;
-pub use model::{MachineArgs, ModelArgs};
+pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
+pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
 
 /// Make a text-embedding model better on your own data: mine hard negatives, fine-tune, evaluate before and after
@@ -27,8 +31,8 @@ pub use train::TrainArgs;
 #[command(
     version,
     max_term_width = 110,
-    after_help = "The usual order: `evaluate` the base model, `mine` negatives for the training rows, `train`, `evaluate` \
-                  the result.\nEvery flag has two spellings: --model_name_or_path and --model-name-or-path are the same.\n\
+    after_help = "The usual order: `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
+                  the two.\nEvery flag has two spellings: --model_name_or_path and --model-name-or-path are the same.\n\
                   See `embertune <COMMAND> --help` for examples."
 )]
 pub struct Cli {
@@ -48,7 +52,10 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Measure how well a model finds the positives of held-out queries in a pool of passages
     #[command(after_help = evaluate::EXAMPLES)]
-    Evaluate(EvaluateArgs),
+    Evaluate(Box<EvaluateArgs>),
+    /// Say whether a tuned model is better than its base, by how much, how surely, and for which queries
+    #[command(after_help = compare::EXAMPLES)]
+    Compare(Box<CompareArgs>),
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
@@ -80,7 +87,7 @@ mod tests {
     #[test]
     fn every_flag_is_spelled_with_underscores_and_documented() {
         for command in Cli::definition().get_subcommands() {
-            for flag in command.get_arguments() {
+            for flag in command.get_arguments().filter(|argument| !argument.is_positional()) {
                 let name = flag.get_long().unwrap();
                 assert!(!name.contains('-'), "`{name}` would not be reached: argv is underscored before parsing");
                 assert!(flag.get_help().is_some(), "`{name}` has no help");

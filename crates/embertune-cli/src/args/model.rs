@@ -16,6 +16,14 @@ pub struct ModelArgs {
     #[arg(long, alias = "model_name", value_name = "FOLDER|NAME")]
     pub model_name_or_path: String,
 
+    #[command(flatten)]
+    pub changes: ModelChangeArgs,
+}
+
+/// What to change about a model.
+#[derive(Args, Debug)]
+#[command(rename_all = "snake_case", next_help_heading = "Model")]
+pub struct ModelChangeArgs {
     /// How the tokens of a text become one vector: cls, mean, max, mean_sqrt_len_tokens, weightedmean or lasttoken
     /// [default: what the model's folder says]
     ///
@@ -41,7 +49,7 @@ pub struct ModelArgs {
     pub passage_instruction_for_retrieval: Option<String>,
 }
 
-impl ModelArgs {
+impl ModelChangeArgs {
     /// What these flags change about the model.
     ///
     /// # Errors

@@ -1,23 +1,97 @@
 //! `embertune evaluate`: how well a model finds the positives of held-out queries.
 
-use embertune::Result;
-use embertune::data::{read_examples, read_pool};
-use embertune::eval::{EvalSettings, evaluate, queries_of};
-use embertune::progress::Progress;
+use std::path::Path;
 
-use super::{load, start_threads};
+use embertune::data::atomic::check_writable;
+use embertune::eval::retrieval::deepest;
+use embertune::eval::similarity::{evaluate_pairs, evaluate_triplets, read_pairs, read_triplets};
+use embertune::eval::trec::{read_run, write_run};
+use embertune::eval::{Evaluation, Results, SetResults, TestSet};
+use embertune::progress::Progress;
+use embertune::{Error, Result};
+
+use super::test_sets::{self, Evaluator, SAVED_DEPTH};
+use super::{load_named, start_threads};
 use crate::args::EvaluateArgs;
-use crate::printer;
+use crate::printer::{self, Evaluated};
 
 /// Runs the command.
 pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
     start_threads(&args.machine)?;
-    let examples = read_examples(&args.query_file_jsonl_path, progress)?;
-    let pool = read_pool(&args.index_file_jsonl_path, progress)?;
-    let model = load(&args.model, &args.machine, progress)?;
-    let queries = queries_of(&examples, progress);
-    let settings = EvalSettings { cutoffs: args.cutoffs.clone(), batch_size: args.batch_size };
-    let evaluation = evaluate(&model, &queries, pool, &settings, progress)?;
-    let print = if args.json { printer::evaluation_json } else { printer::evaluation_table };
-    print(&args.model.model_name_or_path, &evaluation)
+    let depth = deepest(&args.cutoffs)?;
+    for output in args.output.iter().chain(&args.run_file) {
+        check_writable(output)?;
+    }
+    let pairs = args.sts_file.as_deref().map(read_pairs).transpose()?;
+    let triplets = args.triplet_file.as_deref().map(read_triplets).transpose()?;
+    let sets = match &args.qrels {
+        Some(path) => vec![TestSet::read_judgments(path)?],
+        None => test_sets::read(&args.sets, progress)?.unwrap_or_default(),
+    };
+    let (name, results) = match (&args.evaluate_run, &args.model_name_or_path) {
+        (Some(run), _) => {
+            let set = of_run(&sets)?;
+            (run.display().to_string(), vec![SetResults::new(set, read_run(run, set, progress)?, progress)])
+        }
+        (None, Some(model)) => {
+            let depth = if args.output.is_some() { depth.max(SAVED_DEPTH) } else { depth };
+            let (changes, machine) = (&args.changes, &args.machine);
+            let evaluator = Evaluator { changes, machine, batch_size: args.batch_size, depth, progress };
+            (model.clone(), if sets.is_empty() { Vec::new() } else { evaluator.results(model, &sets)? })
+        }
+        (None, None) => return Err(nothing_to_evaluate()),
+    };
+    let mut evaluated = Evaluated { model: name, sets: Vec::new(), pairs: None, triplets: None };
+    for set in &results {
+        evaluated.sets.push((set.name.clone(), Evaluation::of(set, &args.cutoffs)?));
+    }
+    if pairs.is_some() || triplets.is_some() {
+        let model = load_named(&evaluated.model, &args.changes, &args.machine, progress)?;
+        evaluated.pairs = pairs.map(|pairs| evaluate_pairs(&model, &pairs, args.batch_size, progress)).transpose()?;
+        evaluated.triplets =
+            triplets.map(|triplets| evaluate_triplets(&model, &triplets, args.batch_size, progress)).transpose()?;
+    }
+    save(args, &evaluated.model, results)?;
+    if args.json { printer::evaluation_json(&evaluated) } else { printer::evaluation_table(&evaluated) }
+}
+
+/// The one set that a run is of.
+fn of_run(sets: &[TestSet]) -> Result<&TestSet> {
+    sets.first().ok_or_else(|| Error::Setting {
+        problem: "`--evaluate_run` without judgments".into(),
+        hint: Some("name them with `--qrels`, or the test set with `--test_set`".into()),
+    })
+}
+
+fn nothing_to_evaluate() -> Error {
+    Error::Setting {
+        problem: "neither a model nor a run to evaluate".into(),
+        hint: Some("name one with `--model_name_or_path` or `--evaluate_run`".into()),
+    }
+}
+
+/// Writes the files that flags ask for.
+fn save(args: &EvaluateArgs, model: &str, mut results: Vec<SetResults>) -> Result<()> {
+    let Some(first) = results.first() else {
+        let asked = args.output.as_ref().map(|_| "--output").or(args.run_file.as_ref().map(|_| "--run_file"));
+        return match asked {
+            None => Ok(()),
+            Some(flag) => Err(Error::Setting {
+                problem: format!("`{flag}` without a test set: there are no rankings to write"),
+                hint: Some("name one with `--test_set`, or leave the flag out".into()),
+            }),
+        };
+    };
+    if let Some(path) = &args.run_file {
+        // The tag of a run is its maker; of a folder the last part says enough.
+        let tag = Path::new(model).file_name().map_or_else(|| "embertune".into(), |name| name.to_string_lossy());
+        write_run(path, first, &tag)?;
+    }
+    if let Some(path) = &args.output {
+        if args.no_texts {
+            results.iter_mut().for_each(|set| set.leave_out_texts(&args.slice_by));
+        }
+        Results::new(model, results).write(path, &args.cutoffs)?;
+    }
+    Ok(())
 }

@@ -1,35 +1,51 @@
 //! What each command does: read files, call the library, show the result.
 
+mod compare;
 mod embed;
 mod evaluate;
 mod gen_docs;
 mod mine;
+mod test_sets;
 mod train;
+
+use std::process::ExitCode;
 
 use embertune::model::{EmbeddingModel, resolve};
 use embertune::progress::Progress;
 use embertune::{Error, Result};
 use embertune_kernels::cpu::Cpu;
 
-use crate::args::{Cli, Command, MachineArgs, ModelArgs};
+use crate::args::{Cli, Command, MachineArgs, ModelArgs, ModelChangeArgs};
 use crate::progress::Display;
 
-/// Runs the command that the user asked for.
-pub fn run(cli: Cli) -> Result<()> {
+/// Runs the command that the user asked for. The exit code is 1 where it did its work and a requirement is not met.
+pub fn run(cli: Cli) -> Result<ExitCode> {
     let progress = Display::new();
     match cli.command {
         Command::Mine(args) => mine::run(&args, &progress),
         Command::Train(args) => train::run(&args, &progress),
         Command::Evaluate(args) => evaluate::run(&args, &progress),
+        Command::Compare(args) => return compare::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
         Command::GenDocs => gen_docs::run(),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Finds and reads the model that the flags name.
 fn load(args: &ModelArgs, machine: &MachineArgs, progress: &dyn Progress) -> Result<EmbeddingModel<Cpu>> {
-    let folder = resolve(&args.model_name_or_path, progress)?;
-    EmbeddingModel::load(machine.cpu(machine.precision)?, &folder, &args.overrides()?, progress)
+    load_named(&args.model_name_or_path, &args.changes, machine, progress)
+}
+
+/// Finds and reads a model by its name.
+fn load_named(
+    name: &str,
+    changes: &ModelChangeArgs,
+    machine: &MachineArgs,
+    progress: &dyn Progress,
+) -> Result<EmbeddingModel<Cpu>> {
+    let folder = resolve(name, progress)?;
+    EmbeddingModel::load(machine.cpu(machine.precision)?, &folder, &changes.overrides()?, progress)
 }
 
 /// Sets up the threads that all later work of this process runs on.

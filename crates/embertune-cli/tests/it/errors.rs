@@ -206,7 +206,7 @@ fn mining_flags_that_do_not_fit_together_are_refused() {
 fn help_names_every_command_and_the_defaults() {
     let desk = Desk::new();
     let help = desk.run("--help").ok().stdout;
-    for command in ["mine", "mine_hard_neg", "train", "finetune", "evaluate", "embed"] {
+    for command in ["mine", "mine_hard_neg", "train", "finetune", "evaluate", "compare", "embed"] {
         assert!(help.contains(command), "{command}");
     }
     assert!(!help.contains("gen_docs"));

@@ -1,6 +1,7 @@
 //! The command as a whole: what it prints, what it writes, its exit codes.
 
 mod command;
+mod comparing;
 mod errors;
 mod interrupted;
 mod memory;

@@ -45,7 +45,7 @@ fn mine_train_evaluate_and_embed_work_together() {
     let lines: Vec<_> = table.stdout.lines().collect();
     assert_eq!(lines[0], "tuned: 50 queries, 50 candidates");
     assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["@1", "@10"]);
-    assert!(lines[2].starts_with("MRR") && lines.len() == 8, "{}", table.stdout);
+    assert!(lines[2].starts_with("MRR") && lines.len() == 9, "{}", table.stdout);
     let json = desk.run(&format!("{evaluate} --model_name_or_path tuned --json")).ok();
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["n_queries"], 50);

@@ -1,6 +1,7 @@
 //! Rows of training and evaluation data, and where they come from.
 
 pub mod atomic;
+pub mod beir;
 pub mod example;
 pub mod identity;
 pub mod jsonl;

@@ -4,10 +4,13 @@
 //! trec_eval and ranx. sentence-transformers differs in two: its nDCG takes every relevant document as grade 1, and its
 //! MAP@k divides by min(k, number of relevant documents).
 
-use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A retrieval metric, at a cutoff k: only the first k documents count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// `1 / rank` of the first relevant document, 0 where none is found.
@@ -26,12 +29,17 @@ pub enum Metric {
     Map,
     /// Found relevant documents / k, also where fewer than k documents were ranked.
     Precision,
+    /// Relevant documents among the first R / R, where R is the number of relevant documents; with a cutoff below R, those
+    /// among the first k / R.
+    #[doc(alias = "Rprec")]
+    #[serde(rename = "r-precision")]
+    RPrecision,
 }
 
 impl Metric {
     /// All metrics in the order in which tables list them.
-    pub const ALL: [Metric; 6] =
-        [Metric::Mrr, Metric::Hit, Metric::Recall, Metric::Ndcg, Metric::Map, Metric::Precision];
+    pub const ALL: [Metric; 7] =
+        [Metric::Mrr, Metric::Hit, Metric::Recall, Metric::Ndcg, Metric::Map, Metric::Precision, Metric::RPrecision];
 
     /// The name in tables: `MRR`, `Hit`, ...
     pub fn name(self) -> &'static str {
@@ -42,6 +50,7 @@ impl Metric {
             Metric::Ndcg => "nDCG",
             Metric::Map => "MAP",
             Metric::Precision => "Precision",
+            Metric::RPrecision => "R-precision",
         }
     }
 
@@ -63,6 +72,10 @@ impl Metric {
             Metric::Hit => f64::from(n_found > 0.0),
             Metric::Recall => n_found / n_relevant as f64,
             Metric::Precision => n_found / k as f64,
+            Metric::RPrecision => {
+                let n_first = ranks_found().filter(|&rank| rank <= n_relevant as f64).count();
+                n_first as f64 / n_relevant as f64
+            }
             Metric::Map => {
                 let precisions = (1..).zip(ranks_found()).map(|(n, rank)| f64::from(n) / rank);
                 precisions.sum::<f64>() / n_relevant as f64
@@ -73,6 +86,50 @@ impl Metric {
                 dcg(top) / dcg(&ideal[..k.min(ideal.len())])
             }
         }
+    }
+}
+
+/// A metric at a cutoff, written `MRR@10` and read in any case: `mrr@10`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Measure {
+    /// The metric.
+    pub metric: Metric,
+    /// Only the first `cutoff` documents count, at least 1.
+    pub cutoff: usize,
+}
+
+impl Measure {
+    /// The value for one query, as [`Metric::at`].
+    pub fn value(self, ranked: &[i32], judged: &[i32]) -> f64 {
+        self.metric.at(self.cutoff, ranked, judged)
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.metric.name(), self.cutoff)
+    }
+}
+
+impl FromStr for Measure {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Measure, String> {
+        let parts = text.trim().split_once('@');
+        let metric = |name: &str| Metric::ALL.into_iter().find(|metric| metric.name().eq_ignore_ascii_case(name));
+        let measure = parts.and_then(|(name, cutoff)| {
+            Some(Measure { metric: metric(name)?, cutoff: cutoff.parse().ok().filter(|&cutoff| cutoff > 0)? })
+        });
+        measure.ok_or_else(|| {
+            let names = Metric::ALL.map(Metric::name).join(", ");
+            format!("`{text}` is no metric with a cutoff, like mrr@10; the metrics are {names}")
+        })
+    }
+}
+
+impl Serialize for Measure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

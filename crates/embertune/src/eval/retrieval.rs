@@ -1,21 +1,23 @@
 //! Evaluation by retrieval: each query searches the whole pool, and the ranks of its positives make the metrics.
 //!
-//! Texts are compared by [`TextId`], never by substring. Candidates with equal texts are one document: else a positive that stands
-//! in the pool twice would be found at a worse rank than it has. Equal scores are ranked in the order of the pool (trec_eval: by id,
-//! descending; ranx: by insertion; sentence-transformers: by id, ascending).
+//! Texts of rows and pools are compared by [`TextId`], never by substring, and equal candidates are one document: else a positive
+//! that stands in the pool twice would be found at a worse rank than it has. Equal scores are ranked in the order of the pool
+//! (trec_eval: by id, descending; ranx: by insertion; sentence-transformers: by id, ascending).
 
 use std::collections::HashMap;
 
 use embertune_kernels::Ops;
 use serde::Serialize;
 
-use super::metrics::Metric;
+use super::metrics::{Measure, Metric};
+use super::results::SetResults;
+use super::test_set::TestSet;
 use crate::data::{Example, Pool, TextId};
 use crate::embed::embed;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
-use crate::progress::Progress;
-use crate::search::top_k;
+use crate::progress::{Progress, Silent};
+use crate::search::{Hit, top_k};
 use crate::text::Role;
 
 /// How to evaluate.
@@ -84,7 +86,7 @@ pub struct Score {
 pub struct Evaluation {
     /// Number of queries.
     pub n_queries: usize,
-    /// Number of distinct candidates.
+    /// Number of distinct candidates; 0 where they are not known, of a run that was made elsewhere.
     pub n_candidates: usize,
     /// Candidates that were left out because an equal one was there already.
     pub n_duplicate_candidates: usize,
@@ -107,6 +109,36 @@ impl Evaluation {
     pub fn mean(&self, metric: Metric, cutoff: usize) -> Option<f64> {
         self.scores.iter().find(|s| s.metric == metric && s.cutoff == cutoff).map(|s| s.mean)
     }
+
+    /// Every metric at every cutoff, from the rankings of a set.
+    ///
+    /// # Errors
+    /// No cutoff, or a cutoff of 0.
+    pub fn of(results: &SetResults, cutoffs: &[usize]) -> Result<Evaluation> {
+        deepest(cutoffs)?;
+        Ok(Evaluation::at(results, cutoffs))
+    }
+
+    fn at(results: &SetResults, cutoffs: &[usize]) -> Evaluation {
+        let measures = Metric::ALL.iter().flat_map(|&metric| cutoffs.iter().map(move |&cutoff| (metric, cutoff)));
+        let scores = measures.map(|(metric, cutoff)| {
+            let per_query = results.values(Measure { metric, cutoff });
+            let mean = per_query.iter().sum::<f64>() / per_query.len().max(1) as f64;
+            Score { metric, cutoff, mean, per_query }
+        });
+        let counts = &results.counts;
+        Evaluation {
+            n_queries: results.queries.len(),
+            n_candidates: counts.n_candidates,
+            n_duplicate_candidates: counts.n_duplicate_candidates,
+            n_positives: counts.n_positives,
+            n_positives_missing: counts.n_positives_missing,
+            n_queries_without_positive: counts.n_queries_without_positive,
+            n_queries_truncated: counts.n_queries_truncated,
+            n_candidates_truncated: counts.n_candidates_truncated,
+            scores: scores.collect(),
+        }
+    }
 }
 
 /// Searches `pool` with every query and computes all metrics. What is unusual about the pool (equal candidates, positives
@@ -121,87 +153,73 @@ pub fn evaluate<O: Ops>(
     settings: &EvalSettings,
     progress: &dyn Progress,
 ) -> Result<Evaluation> {
-    if settings.cutoffs.is_empty() || settings.cutoffs.contains(&0) {
-        return Err(Error::Setting {
-            problem: format!("cutoffs {:?}: at least one is needed, and none may be 0", settings.cutoffs),
+    let depth = deepest(&settings.cutoffs)?;
+    let set = TestSet::of_rows("test set", queries, &Pool::new(pool));
+    let rankings = retrieve(model, &set, depth, settings.batch_size, progress)?;
+    Evaluation::of(&SetResults::new(&set, rankings, progress), &settings.cutoffs)
+}
+
+/// The part of [`evaluate`] after the search: `rankings[i]` holds pool rows, best first. No cutoff may be 0.
+pub fn score(queries: &[Query], pool: &Pool, rankings: &[Vec<u32>], cutoffs: &[usize]) -> Evaluation {
+    let set = TestSet::of_rows("test set", queries, pool);
+    let named = |&row: &u32| (set.documents[row as usize].id.clone(), 0.0);
+    let of_query = rankings.iter().map(|ranking| ranking.iter().map(named).collect()).collect();
+    Evaluation::at(&SetResults::new(&set, Rankings { of_query, ..Rankings::default() }, &Silent), cutoffs)
+}
+
+/// The greatest cutoff: so deep a search has to go.
+///
+/// # Errors
+/// No cutoff, or a cutoff of 0.
+pub fn deepest(cutoffs: &[usize]) -> Result<usize> {
+    match cutoffs.iter().max() {
+        Some(&deepest) if !cutoffs.contains(&0) => Ok(deepest),
+        _ => Err(Error::Setting {
+            problem: format!("cutoffs {cutoffs:?}: at least one is needed, and none may be 0"),
             hint: Some("try `--cutoffs 1,3,5,10,100`".into()),
-        });
+        }),
     }
-    if queries.is_empty() || pool.is_empty() {
-        let problem = format!("nothing to evaluate: {} queries, {} candidates", queries.len(), pool.len());
+}
+
+/// What was found for each query of a test set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rankings {
+    /// For each query, `(document, score)`, best first.
+    pub of_query: Vec<Vec<(String, f32)>>,
+    /// Documents beyond this rank were not looked for.
+    pub depth: usize,
+    /// Queries that are longer than the model reads.
+    pub n_queries_truncated: usize,
+    /// Documents that are longer than the model reads.
+    pub n_documents_truncated: usize,
+}
+
+/// Searches the documents of a set with each of its queries, for the best `depth` of them.
+///
+/// # Errors
+/// Where there are no queries or no documents, or [`embed`] fails.
+pub fn retrieve<O: Ops>(
+    model: &EmbeddingModel<O>,
+    set: &TestSet,
+    depth: usize,
+    batch_size: usize,
+    progress: &dyn Progress,
+) -> Result<Rankings> {
+    if set.queries.is_empty() || set.documents.is_empty() {
+        let (n_queries, n_documents) = (set.queries.len(), set.documents.len());
+        let problem = format!("nothing to evaluate: {n_queries} queries, {n_documents} candidates");
         return Err(Error::Setting { problem, hint: None });
     }
-    let pool = Pool::new(pool);
-    let deepest = settings.cutoffs.iter().copied().max().unwrap_or(1);
-    let texts: Vec<_> = queries.iter().map(|query| query.text.as_str()).collect();
-    let query_vectors = embed(model, &texts, Role::Query, None, settings.batch_size, progress)?;
-    let texts: Vec<_> = pool.texts().iter().map(String::as_str).collect();
-    let pool_vectors = embed(model, &texts, Role::Passage, None, settings.batch_size, progress)?;
-    let rankings: Vec<Vec<u32>> = top_k(&query_vectors, &pool_vectors, deepest, progress)
-        .into_iter()
-        .map(|hits| hits.into_iter().map(|hit| hit.row).collect())
-        .collect();
-    let mut evaluation = score(queries, &pool, &rankings, &settings.cutoffs);
-    evaluation.n_queries_truncated = query_vectors.n_truncated;
-    evaluation.n_candidates_truncated = pool_vectors.n_truncated;
-    say_what_is_unusual(&evaluation, progress);
-    Ok(evaluation)
-}
-
-/// The part of [`evaluate`] after the search: `rankings[i]` holds pool rows, best first.
-pub fn score(queries: &[Query], pool: &Pool, rankings: &[Vec<u32>], cutoffs: &[usize]) -> Evaluation {
-    let graded: Vec<Graded> =
-        queries.iter().zip(rankings).map(|(query, ranking)| Graded::new(query, pool, ranking)).collect();
-    let scores = Metric::ALL.iter().flat_map(|&metric| cutoffs.iter().map(move |&cutoff| (metric, cutoff)));
-    let scores = scores.map(|(metric, cutoff)| {
-        let per_query: Vec<_> = graded.iter().map(|g| metric.at(cutoff, &g.ranked, &g.judged)).collect();
-        let mean = per_query.iter().sum::<f64>() / per_query.len().max(1) as f64;
-        Score { metric, cutoff, mean, per_query }
-    });
-    Evaluation {
-        n_queries: queries.len(),
-        n_candidates: pool.len(),
-        n_duplicate_candidates: pool.n_duplicates(),
-        n_positives: graded.iter().map(|g| g.n_relevant).sum(),
-        n_positives_missing: graded.iter().map(|g| g.n_missing).sum(),
-        n_queries_without_positive: graded.iter().filter(|g| g.n_missing == g.n_relevant).count(),
-        n_queries_truncated: 0,
-        n_candidates_truncated: 0,
-        scores: scores.collect(),
-    }
-}
-
-/// The ranking of a query as grades.
-struct Graded {
-    ranked: Vec<i32>,
-    judged: Vec<i32>,
-    n_relevant: usize,
-    n_missing: usize,
-}
-
-impl Graded {
-    fn new(query: &Query, pool: &Pool, ranking: &[u32]) -> Graded {
-        let grade_of: HashMap<TextId, i32> = query.judged.iter().copied().collect();
-        let relevant = || query.judged.iter().filter(|(_, grade)| *grade >= 1);
-        Graded {
-            ranked: ranking.iter().map(|&row| *grade_of.get(&pool.ids()[row as usize]).unwrap_or(&0)).collect(),
-            judged: query.judged.iter().map(|(_, grade)| *grade).collect(),
-            n_relevant: relevant().count(),
-            n_missing: relevant().filter(|(id, _)| pool.row(*id).is_none()).count(),
-        }
-    }
-}
-
-fn say_what_is_unusual(evaluation: &Evaluation, progress: &dyn Progress) {
-    let Evaluation { n_duplicate_candidates, n_positives, n_positives_missing, .. } = evaluation;
-    if *n_duplicate_candidates > 0 {
-        progress.note(&format!("{n_duplicate_candidates} candidates are equal to another one and count once"));
-    }
-    if *n_positives_missing > 0 {
-        progress.warn(&format!(
-            "{n_positives_missing} of {n_positives} positives are not in the pool and can't be found; \
-             {} of {} queries have none in it",
-            evaluation.n_queries_without_positive, evaluation.n_queries
-        ));
-    }
+    let texts: Vec<_> = set.queries.iter().map(|query| query.text.as_str()).collect();
+    let query_vectors = embed(model, &texts, Role::Query, None, batch_size, progress)?;
+    let texts: Vec<_> = set.documents.iter().map(|document| document.text.as_str()).collect();
+    let document_vectors = embed(model, &texts, Role::Passage, None, batch_size, progress)?;
+    let found = top_k(&query_vectors, &document_vectors, depth, progress);
+    let named = |hit: Hit| (set.documents[hit.row as usize].id.clone(), hit.score);
+    Ok(Rankings {
+        of_query: found.into_iter().map(|hits| hits.into_iter().map(named).collect()).collect(),
+        depth,
+        n_queries_truncated: query_vectors.n_truncated,
+        n_documents_truncated: document_vectors.n_truncated,
+    })
 }

@@ -261,6 +261,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::loss_settings::LossSettings;
 
     fn file(content: &str) -> FileRecord {
         FileRecord { path: "x".into(), size_bytes: content.len() as u64, xxh3_128: content.into() }
@@ -284,6 +285,11 @@ mod tests {
             *value = match (name.as_str(), &value) {
                 ("precision", _) => "bf16".into(),
                 ("lr_scheduler_type", _) => "cosine".into(),
+                ("memory_budget", _) => "2GB".into(),
+                ("loss", _) => {
+                    let loss = LossSettings { matryoshka_dims: vec![8], ..LossSettings::default() };
+                    serde_json::to_value(loss).unwrap()
+                }
                 ("train_sampling_strategy", _) => "sequential".into(),
                 ("eval_strategy" | "logging_strategy" | "save_strategy", _) => "epoch".into(),
                 ("metric_for_best_model", _) => "loss".into(),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use embertune::data::{Example, Pool, TextId, read_pool};
 use embertune::eval::retrieval::score;
-use embertune::eval::{EvalSettings, Metric, Query, evaluate, queries_of};
+use embertune::eval::trec::{read_run, write_run};
+use embertune::eval::{EvalSettings, Metric, Query, Rankings, Results, SetResults, TestSet, evaluate, queries_of};
 use embertune::model::EmbeddingModel;
 use embertune::progress::Silent;
 use embertune_kernels::cpu::Cpu;
@@ -61,6 +62,17 @@ fn rows_with_the_same_query_are_one_query_with_all_their_positives() {
     assert_eq!(said.lines(), ["note: 1 rows repeat the query of an earlier row; their positives are joined"]);
 }
 
+/// The results where `rankings[i]` holds places of passages among the distinct ones, best first.
+fn results(queries: &[Query], pool: &[&str], rankings: &[&[usize]]) -> SetResults {
+    let set = TestSet::of_rows("set", queries, &Pool::new(pool.iter().map(|text| text.to_string())));
+    let named = |ranking: &&[usize]| {
+        let hits = ranking.iter().enumerate();
+        hits.map(|(rank, &place)| (set.documents[place].id.clone(), 1.0 - rank as f32 / 10.0)).collect()
+    };
+    let of_query = rankings.iter().map(named).collect();
+    SetResults::new(&set, Rankings { of_query, depth: 100, ..Rankings::default() }, &Silent)
+}
+
 #[test]
 fn positives_outside_the_pool_are_counted_and_stay_relevant() {
     let pool = Pool::new(["x", "a", "b", "a"].map(String::from));
@@ -85,6 +97,109 @@ fn a_positive_within_a_longer_candidate_is_not_found() {
         assert_eq!(result.mean(metric, 1), Some(0.0));
     }
     assert_eq!(result.mean(Metric::Mrr, 2), Some(0.5));
+}
+
+#[test]
+fn what_is_saved_is_what_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.json");
+    let queries = queries_of(&[example("fast editor", &["an editor"]), example("mail", &["reads mail"])], &Silent);
+    let pool = ["an editor", "plays chess", "reads mail"];
+    let set = results(&queries, &pool, &[&[1, 0], &[2, 0]]);
+    assert_eq!(set.values("mrr@10".parse().unwrap()), [0.5, 1.0]);
+    assert_eq!((set.queries[0].first_relevant(), set.queries[0].n_words), (Some(2), 2));
+    // `fast` is in no passage; `mail` is in one.
+    assert_eq!([set.queries[0].rarest_word_in, set.queries[1].rarest_word_in], [Some(0), Some(1)]);
+    let saved = Results::new("model", vec![set]);
+    saved.write(&path, &[1]).unwrap();
+    assert_eq!(Results::read(&path).unwrap(), saved);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(r#""MRR@1":[0.0,1.0]"#) && text.contains("plays chess"), "{text}");
+
+    let mut bare = saved;
+    bare.sets[0].leave_out_texts(&[]);
+    bare.write(&path, &[1]).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    for word in ["editor", "mail", "chess"] {
+        assert!(!text.contains(word), "{word} in {text}");
+    }
+    std::fs::write(&path, text.replace("\"version\":1", "\"version\":2")).unwrap();
+    let error = Results::read(&path).unwrap_err();
+    assert!(error.to_string().contains("version 2, expected `embertune-results` version 1"), "{error}");
+}
+
+/// trec_eval sorts a run by score, then by name, descending: a run of ours has to keep its order there.
+#[test]
+fn a_run_that_was_written_is_read_in_the_same_order_although_scores_are_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let queries = queries_of(&[example("q", &["b"])], &Silent);
+    let set = TestSet::of_rows("set", &queries, &Pool::new(["a", "b", "c", "d"].map(String::from)));
+    let hits = [("d1", 0.5), ("d2", 0.5), ("d4", 0.5), ("d3", 0.0)].map(|(id, score)| (id.to_string(), score));
+    let rankings = Rankings { of_query: vec![hits.to_vec()], depth: 4, ..Rankings::default() };
+    let written = SetResults::new(&set, rankings, &Silent);
+    write_run(&path, &written, "my model").unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().next().unwrap(), "q1 Q0 d1 1 0.5 my_model");
+    let read = SetResults::new(&set, read_run(&path, &set, &Silent).unwrap(), &Silent);
+    let ids = |set: &SetResults| set.queries[0].ranking.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&read), ids(&written));
+}
+
+#[test]
+fn runs_from_elsewhere_are_ordered_as_trec_eval_orders_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("qrels"), "q 0 b 1\np 0 x 2\np 0 y 0\n").unwrap();
+    let set = TestSet::read_judgments(&path("qrels")).unwrap();
+    let order = |run: &str| {
+        std::fs::write(path("run"), run).unwrap();
+        let said = Said::default();
+        let read = read_run(&path("run"), &set, &said).map_err(|error| error.to_string())?;
+        let first = read.of_query[0].iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+        Ok::<_, String>((first.join(" "), said.lines()))
+    };
+    // The rank column does not count, equal scores go by name, descending, and so do scores that are equal only in f32.
+    let run = "q Q0 c 1 0.2 t\nq Q0 a 2 0.9 t\nq Q0 b 3 0.9 t\nq Q0 d 4 0.2000000001 t\nz Q0 a 1 1 t\n";
+    let (first, said) = order(run).unwrap();
+    assert_eq!(first, "b a d c");
+    assert_eq!(
+        said,
+        [
+            "warning: 1 of 2 queries are not in the run: their metrics are 0",
+            "note: 1 queries of the run have no judgments and are left out"
+        ]
+    );
+    for (run, expected) in [
+        ("q Q0 a 1 0.5 t\nq Q0 a 2 0.4 t\n", ":2: `a` was found for `q` already"),
+        ("q Q0 a 1 nan t\n", ":1: the score `nan` is no finite number"),
+        ("q a 0.5\n", ":1: found 3 fields, expected 6"),
+        ("r Q0 a 1 0.5 t\n", "none of the 2 queries is in the run"),
+    ] {
+        let error = order(run).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_beir_folder_keeps_documents_apart_by_name_and_leaves_out_queries_without_judgments() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("corpus.jsonl", "{\"_id\": \"a\", \"text\": \"x\"}\n{\"_id\": \"b\", \"text\": \"x\"}\n");
+    write(
+        "queries.jsonl",
+        "{\"_id\": \"1\", \"text\": \"one\", \"metadata\": {\"kind\": \"k\"}}\n{\"_id\": \"2\", \"text\": \"two\"}\n",
+    );
+    write("qrels.tsv", "query-id\tcorpus-id\tscore\n1\tb\t2\n1\tgone\t1\n");
+    let set = TestSet::read_beir(folder.path(), "test").unwrap();
+    assert_eq!((set.documents.len(), set.queries.len(), set.n_duplicates), (2, 1, 0));
+    assert_eq!(set.queries[0].judged, [("b".to_string(), 2), ("gone".to_string(), 1)]);
+    assert_eq!(set.queries[0].fields["kind"], "k");
+    let error = TestSet::read_beir(folder.path(), "dev").unwrap_err();
+    assert!(error.to_string().contains("`qrels/dev.tsv` or `qrels.dev.tsv` is missing"), "{error}");
+    write("qrels.tsv", "9 b 1\n");
+    let error = TestSet::read_beir(folder.path(), "test").unwrap_err();
+    assert!(error.to_string().contains("the query `9` has judgments but no text"), "{error}");
 }
 
 /// Golden README: metrics end to end differ by 0 between correct programs; 1e-6 is allowed.

@@ -1,6 +1,7 @@
 //! Tests of the library against golden values and real models, in one binary: one module per topic.
 
 mod broken_folders;
+mod comparison;
 mod data;
 mod embedding;
 mod encode;

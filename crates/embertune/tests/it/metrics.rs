@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use embertune::eval::Metric;
+use embertune::eval::trec::read_run;
+use embertune::eval::{Evaluation, Metric, SetResults, TestSet};
+use embertune::progress::Silent;
 use embertune_kernels::dropout::splitmix64;
 use serde_json::Value;
 
@@ -46,6 +48,66 @@ fn corner_cases_have_the_defined_values() {
             let (mean, expected) = (sum / qrels.len() as f64, expected.as_f64().unwrap());
             assert!((mean - expected).abs() <= METRIC, "{case}, {name}: {mean} not {expected}");
         }
+    }
+}
+
+/// The same cases through files, as `evaluate --evaluate_run` reads them: now equal scores are ordered by trec_eval's rule, and every
+/// value is trec_eval's. A query that is missing in the run counts as 0, which trec_eval does with `-c` alone.
+#[test]
+fn corner_cases_as_run_files_have_the_values_of_trec_eval() {
+    let Some(golden) = golden::json("evaluation.json") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (case, corner) in golden["corners"].as_object().unwrap() {
+        if case == "query_missing_in_run" {
+            continue;
+        }
+        let mut qrels = String::new();
+        for (query, judged) in corner["qrels"].as_object().unwrap() {
+            for (document, grade) in judged.as_object().unwrap() {
+                qrels += &format!("{query} 0 {document} {grade}\n");
+            }
+        }
+        let mut run = String::new();
+        for (query, hits) in corner["run"].as_object().unwrap() {
+            for (document, score) in hits.as_object().unwrap() {
+                run += &format!("{query} Q0 {document} 0 {score} tag\n");
+            }
+        }
+        std::fs::write(path("qrels"), qrels).unwrap();
+        std::fs::write(path("run"), run).unwrap();
+        let set = TestSet::read_judgments(&path("qrels")).unwrap();
+        let results = SetResults::new(&set, read_run(&path("run"), &set, &Silent).unwrap(), &Silent);
+        let evaluation = Evaluation::of(&results, &[1, 5, 10, 100]).unwrap();
+        for (name, expected) in corner["pytrec_eval"].as_object().unwrap().iter().filter(|(name, _)| name.contains('@'))
+        {
+            let (metric, cutoff) = parse(name);
+            // The golden values cut the run before ranking it for MRR: where scores are equal in f32 alone, that cut is in f64.
+            if case == "tie_only_in_float32" && name == "mrr@1" {
+                continue;
+            }
+            let (mean, expected) = (evaluation.mean(metric, cutoff).unwrap(), expected.as_f64().unwrap());
+            assert!((mean - expected).abs() <= METRIC, "{case}, {name}: {mean} not {expected}");
+        }
+    }
+}
+
+/// Three relevant documents: R-precision looks at the first three ranks, or at fewer where it is cut.
+#[test]
+fn r_precision_is_precision_at_the_number_of_relevant_documents() {
+    let (ranked, judged) = ([1, 0, 2, 1], [1, 2, 1, 0]);
+    let at = |k| Metric::RPrecision.at(k, &ranked, &judged);
+    assert_eq!([at(1), at(2), at(3), at(4), at(100)], [1.0 / 3.0, 1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0]);
+}
+
+#[test]
+fn measures_are_read_in_any_case_and_wrong_ones_are_refused() {
+    use embertune::eval::Measure;
+    let read = |text: &str| text.parse::<Measure>();
+    assert_eq!(read("nDCG@10").unwrap(), Measure { metric: Metric::Ndcg, cutoff: 10 });
+    assert_eq!(read("r-precision@5").unwrap().to_string(), "R-precision@5");
+    for wrong in ["mrr", "mrr@0", "mrr@", "mrr@ten", "f1@10", "@10", ""] {
+        assert!(read(wrong).unwrap_err().contains("like mrr@10"), "{wrong}");
     }
 }
 

@@ -1,0 +1,70 @@
+//! Groups of queries that a comparison looks at one by one: by length, script, rarest word, and fields of the data.
+
+use super::results::QueryResults;
+
+/// What queries are grouped by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SliceBy {
+    /// Number of words.
+    Length,
+    /// Script of most letters.
+    Script,
+    /// How many documents contain the rarest word.
+    RarestWord,
+    /// A field of the data.
+    Field(String),
+}
+
+impl SliceBy {
+    /// The groupings that need nothing but texts.
+    pub const OF_TEXTS: [SliceBy; 3] = [SliceBy::Length, SliceBy::Script, SliceBy::RarestWord];
+
+    /// What the groups are of.
+    pub fn name(&self) -> &str {
+        match self {
+            SliceBy::Length => "length",
+            SliceBy::Script => "script",
+            SliceBy::RarestWord => "rarest word",
+            SliceBy::Field(name) => name,
+        }
+    }
+
+    /// The group of a query, `None` where it is in none.
+    fn group(&self, query: &QueryResults) -> Option<String> {
+        Some(match self {
+            SliceBy::Length => match query.n_words {
+                0 => return None,
+                1..=2 => "1 to 2 words",
+                3..=5 => "3 to 5 words",
+                6..=10 => "6 to 10 words",
+                11..=20 => "11 to 20 words",
+                _ => "more than 20 words",
+            }
+            .into(),
+            SliceBy::Script => query.script.clone(),
+            SliceBy::RarestWord => match query.rarest_word_in? {
+                0 => "in no passage",
+                1..=3 => "in 1 to 3 passages",
+                4..=30 => "in 4 to 30 passages",
+                _ => "in more than 30",
+            }
+            .into(),
+            SliceBy::Field(name) => query.fields.get(name)?.clone(),
+        })
+    }
+
+    /// The groups with the places of their queries, those with most queries first. Empty where there is but one group: it would
+    /// say what the whole says.
+    pub fn groups(&self, queries: &[QueryResults]) -> Vec<(String, Vec<usize>)> {
+        let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+        for (place, query) in queries.iter().enumerate() {
+            let Some(name) = self.group(query) else { continue };
+            match groups.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, places)) => places.push(place),
+                None => groups.push((name, vec![place])),
+            }
+        }
+        groups.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then_with(|| a.0.cmp(&b.0)));
+        if groups.len() == 1 && groups[0].1.len() == queries.len() { Vec::new() } else { groups }
+    }
+}
