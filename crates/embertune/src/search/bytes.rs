@@ -4,7 +4,7 @@
 //! expected in a sample of the pool, the score of a rank well below `m` in the sample is exceeded by `k` candidates of the pool. The exact scores tell
 //! afterwards whether the guess was right. A query whose guess was wrong, or that too many candidates reach, is left for the next pass.
 
-use embertune_kernels::cpu::scan::{Candidates, Centre, MultiplyBytes, Queries, scores, survivors};
+use embertune_kernels::cpu::scan::{Candidates, Centre, MAX_DIM, MultiplyBytes, Queries, scores, survivors};
 use rayon::prelude::*;
 
 use super::best::{Best, Candidate};
@@ -33,7 +33,7 @@ pub(super) fn search(
     progress: &dyn Progress,
 ) {
     let (n, dim) = (pool.n_rows(), pool.dim);
-    if queries.n_rows() < MIN_QUERIES || n < 4 * SAMPLE.start() || k == 0 || k > n / 16 {
+    if queries.n_rows() < MIN_QUERIES || n < 4 * SAMPLE.start() || k == 0 || k > n / 16 || dim > MAX_DIM {
         return;
     }
     let step = n / (n / 32).clamp(*SAMPLE.start(), *SAMPLE.end());
@@ -72,7 +72,7 @@ impl Search<'_> {
         let n = found.len();
         let queries = Queries::new((first..first + n).map(|query| self.queries.row(query)), &self.centre);
         let floors = self.guess_floors(&queries);
-        // Most queries need 3 to 6 times `k`; one that needs more is cheaper to do in f32 than to score exactly.
+        // Vectors of 384 random elements need 3 to 6 times `k`, others fewer; one that needs more is cheaper to do in f32 than to score exactly.
         let limit = 16 * self.k + 2048;
         let mut survived: Vec<Vec<(u32, f32)>> = vec![Vec::new(); n];
         survivors(self.how, &queries, &floors, &self.candidates, |query, row, score| {

@@ -26,8 +26,8 @@ fn is_bounded(norm: f32, x: &[f32]) -> bool {
     NORMS.contains(&norm) || x.iter().all(|&x| x == 0.0)
 }
 
-/// Widest vectors: the sum of their products, each at most 255 * 127, and what it starts with fit an `i32`.
-const MAX_DIM: usize = 32_768;
+/// The widest vectors that can be coded: the sum of their products, each at most 255 * 127, and what it starts with fit an `i32`.
+pub const MAX_DIM: usize = 32_768;
 
 /// What is taken off every vector before it is coded. Any vector serves; the mean of the candidates serves best.
 pub struct Centre {
@@ -123,7 +123,7 @@ impl Queries {
     /// Codes the rows of `x`, `[n, dim]`.
     ///
     /// # Panics
-    /// Where a row is wider than 32,768.
+    /// Where a row is wider than [`MAX_DIM`].
     pub fn new<'a>(x: impl IntoIterator<Item = &'a [f32]>, centre: &Centre) -> Self {
         let dim = centre.dim();
         let mut coder = Coder::new(centre);
@@ -178,7 +178,7 @@ impl Candidates {
     /// Codes every `step`-th row of `x`, `[n, dim]`, in parallel in the current rayon pool.
     ///
     /// # Panics
-    /// Where `step` is 0, or a row is wider than 32,768.
+    /// Where `step` is 0, or a row is wider than [`MAX_DIM`].
     pub fn new(x: &[f32], centre: &Centre, step: usize) -> Self {
         let dim = centre.dim();
         let quads = dim.div_ceil(4);

@@ -16,7 +16,7 @@ use std::ops::Range;
 use crate::cpu::isa::{Detected, per_isa};
 use crate::cpu::rows;
 
-pub use codes::{Candidates, Centre, Queries, bounded_norms};
+pub use codes::{Candidates, Centre, MAX_DIM, Queries, bounded_norms};
 pub use tile::MultiplyBytes;
 use tile::{PANEL, Seen, TILE, Tile};
 
