@@ -19,6 +19,9 @@ use crate::train::trainer::Plan;
 
 /// The part of a budget that is not planned for: sizes of buffers are rounded up by up to an eighth, on average by less.
 const RESERVE: f64 = 0.03;
+/// How far the device's buffers may outgrow the plan, within the budget: freed buffers of other sizes are kept, since the next batch may
+/// want them. Less makes a run ask the system for memory again and again.
+const SLACK: f64 = 0.1;
 /// Memory of the loss for each pair of query and passage: the similarity in f32, and whether it is masked.
 const PAIR_BYTES: f64 = 5.0;
 /// The embeddings and their gradients, apart and together, in f32.
@@ -51,7 +54,7 @@ pub struct Forecast {
     pub train_seconds: f64,
     /// What the device's buffers may take.
     #[serde(skip)]
-    pub buffer_limit: Option<usize>,
+    pub buffer_limit: usize,
 }
 
 /// What is known before the first batch.
@@ -193,6 +196,10 @@ impl Costs {
             at_first.max(if kept(batch) < batch.n_tokens { one_chunk(batch) } else { 0.0 })
         };
         let computing = always + largest(&|batch| activations(batch) + self.loss_bytes(batch));
+        let within_plan = (computing - self.program_bytes) * (1.0 + SLACK);
+        let within_budget = limits.budget_bytes.map_or(f64::INFINITY, |budget| {
+            budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))
+        });
         let n_tokens: usize = batches.iter().map(|batch| batch.n_tokens).sum();
         let n_recomputed = n_tokens - batches.iter().map(kept).sum::<usize>();
         let n_pairs: usize = batches.iter().map(|batch| batch.n_pairs).sum();
@@ -214,9 +221,7 @@ impl Costs {
             recomputed_share: n_recomputed as f64 / n_tokens as f64,
             train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
                 + (computing - always) * self.token.new_byte_s,
-            buffer_limit: limits.budget_bytes.map(|budget| {
-                (budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))).max(0.0) as usize
-            }),
+            buffer_limit: within_plan.min(within_budget).max(0.0) as usize,
         })
     }
 

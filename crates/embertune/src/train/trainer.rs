@@ -147,7 +147,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
     /// With as much memory for activations as was planned for this model and these settings. No result depends on it.
     pub fn within(mut self, forecast: &Forecast) -> Self {
         self.kept_tokens = forecast.kept_tokens.unwrap_or(usize::MAX);
-        self.buffer_limit = forecast.buffer_limit.unwrap_or(usize::MAX);
+        self.buffer_limit = forecast.buffer_limit;
         self.model.ops().limit_buffers(self.buffer_limit);
         self
     }
