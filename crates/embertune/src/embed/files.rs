@@ -164,7 +164,7 @@ mod tests {
         let path = folder.path().join(name);
         let vectors = Vectors::new(vec![1.0, -2.5, 3.0, 0.25, 0.0, 7.0], 3);
         write_vectors(&path, Format::of(&path).unwrap(), &vectors).unwrap();
-        std::fs::read(&path).unwrap()
+        fs::read(&path).unwrap()
     }
 
     /// `numpy.save` of the same array with NumPy 2.4.6 begins with the same 128 bytes.
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn safetensors_hold_one_tensor() {
         let bytes = written("v.safetensors");
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
         let view = file.tensor("embeddings").unwrap();
         assert_eq!((view.dtype(), view.shape()), (Dtype::F32, &[2, 3][..]));
         assert_eq!(&view.data()[4..8], (-2.5_f32).to_le_bytes());
