@@ -20,7 +20,9 @@ pub fn words(text: &str) -> Vec<u64> {
         lower.extend(word.chars().flat_map(char::to_lowercase));
         xxh3_64(lower.as_bytes())
     };
-    text.unicode_words().map(hash).collect()
+    // Unicode keeps `can't`, `1.2` and `and:or` together; a text with other punctuation would have other words.
+    let is_mark = |c: char| c.is_ascii_punctuation() || c == '\u{2019}';
+    text.unicode_words().flat_map(|word| word.split(is_mark)).filter(|part| !part.is_empty()).map(hash).collect()
 }
 
 #[cfg(test)]
@@ -35,6 +37,11 @@ mod tests {
         }
         assert_ne!(words("the files is \u{e9}t\u{e9} full"), plain);
         assert_eq!(words(" -- "), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn marks_within_words_do_not_matter() {
+        assert_eq!(words("can't and:or e.g. 1.2"), words("can\u{2019}t and or, e g; 1-2"));
     }
 
     #[test]
