@@ -45,7 +45,7 @@ fn compare(base: Vec<SetResults>, tuned: Vec<SetResults>) -> Comparison {
 /// A third of the queries gains, a tenth loses.
 fn tuned_rank(i: usize) -> usize {
     match i {
-        _ if i % 3 == 0 => 1,
+        _ if i.is_multiple_of(3) => 1,
         _ if i % 10 == 1 => 4,
         _ => 2,
     }
