@@ -34,7 +34,8 @@ pub struct EvaluateArgs {
     pub sets: TestSetArgs,
 
     /// Judgments without texts for --evaluate_run, in TREC's form (query 0 document grade) or BEIR's (query document grade)
-    #[arg(long, value_name = "FILE", requires = "evaluate_run", conflicts_with_all = ["test_set", "query_file_jsonl_path"])]
+    #[arg(long, value_name = "FILE", requires = "evaluate_run",
+          conflicts_with_all = ["test_set", "query_file_jsonl_path", "model_name_or_path"])]
     pub qrels: Option<PathBuf>,
 
     /// Evaluate the rankings of this TREC run file in place of a model

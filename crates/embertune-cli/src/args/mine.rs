@@ -9,7 +9,7 @@ use embertune::mine::output::Shape;
 use embertune::mine::select::Strategy;
 use embertune::mine::{Limits, MineSettings, Preset, Ranking, Rule, Window, parse_range};
 
-use super::{MachineArgs, ModelArgs, boolean};
+use super::{MachineArgs, ModelChangeArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -131,8 +131,12 @@ pub struct MineArgs {
           hide_default_value = true, value_name = "True|False", help_heading = "Mining", action = clap::ArgAction::Set)]
     pub use_gpu_for_searching: bool,
 
+    /// Folder of the model, or its name on the Hugging Face hub; not needed with --ranking bm25, nor with vectors made elsewhere
+    #[arg(long, alias = "model_name", value_name = "FOLDER|NAME", help_heading = "Model")]
+    pub model_name_or_path: Option<String>,
+
     #[command(flatten)]
-    pub model: Option<ModelArgs>,
+    pub model_changes: ModelChangeArgs,
 
     /// Texts that go through the model at once; results do not depend on it
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Machine")]

@@ -9,7 +9,7 @@ use embertune::progress::Progress;
 use embertune::{Error, Result};
 use embertune_kernels::cpu::Cpu;
 
-use super::{load, start_threads};
+use super::{load_named, start_threads};
 use crate::args::MineArgs;
 
 /// Runs the command.
@@ -55,8 +55,8 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
 /// The model, where one is needed and named.
 fn model(args: &MineArgs, settings: &MineSettings, progress: &dyn Progress) -> Result<Option<EmbeddingModel<Cpu>>> {
     let is_needed = args.query_vectors.is_none() && settings.ranking != Ranking::Bm25;
-    match &args.model {
-        Some(model) if is_needed => load(model, &args.machine, progress).map(Some),
+    match &args.model_name_or_path {
+        Some(name) if is_needed => load_named(name, &args.model_changes, &args.machine, progress).map(Some),
         Some(_) => {
             progress.note("the model is not needed, and not loaded");
             Ok(None)

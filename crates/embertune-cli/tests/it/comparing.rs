@@ -142,7 +142,7 @@ fn what_cannot_be_compared_or_evaluated_is_an_error_with_a_hint() {
         ("evaluate --model_name model --index_file_jsonl_path pool.jsonl", "--query_file_jsonl_path"),
         ("evaluate --model_name model --test_set nowhere", "is missing"),
         ("evaluate --evaluate_run run --model_name model --qrels q", "cannot be used with"),
-        ("evaluate --model_name model --qrels q", "--evaluate_run"),
+        ("evaluate --model_name model --qrels q", "cannot be used with"),
         ("evaluate --model_name model --sts_file rows.jsonl", "field `score` is missing"),
     ] {
         let done = desk.run(arguments);
