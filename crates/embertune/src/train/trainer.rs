@@ -213,6 +213,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
         self.optimizer.restore(&ops, self.model.parameters(), moments, steps_done as u64)?;
         self.steps_done = steps_done;
         self.temperature = temperature;
+        // The next step is judged at the temperature of the checkpoint, not at that of the beginning.
+        self.objective.loss = self.settings.loss.loss(self.settings.use_inbatch_neg, self.temperature());
         Ok(())
     }
 
