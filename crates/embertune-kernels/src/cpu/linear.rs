@@ -1,6 +1,6 @@
 //! `y = x w^T + bias` and its backward.
 
-use crate::cpu::activation::backward_with_value;
+use crate::cpu::activation::{activation_backward, backward_with_value};
 use crate::cpu::bf16::pack::{PANEL, Panels, Rows};
 use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{self, Left};
@@ -77,12 +77,11 @@ pub(super) fn activated_linear_backward(
     w: Weight<'_, Cpu>,
     grads: Option<LinearGrads<'_, Buffer>>,
 ) -> Buffer {
-    // y = active w^T + bias, active = act(x): one pass over x gives both what d_weight needs and d_x.
     let mut d = input_gradient(cpu, d_y, w);
+    let Some(grads) = grads else { return activation_backward(cpu, &d, x, act) };
+    // y = active w^T + bias, active = act(x): one pass over x gives both what d_weight needs and d_x.
     let active = backward_with_value(cpu, &mut d, x, act);
-    if let Some(grads) = grads {
-        add_gradients(cpu, d_y, &active, w, grads);
-    }
+    add_gradients(cpu, d_y, &active, w, grads);
     d
 }
 

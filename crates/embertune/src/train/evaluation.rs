@@ -1,14 +1,15 @@
 //! Evaluation while a model trains: held-out rows, the passages that they are searched in, and the numbers that come out.
 //!
 //! The metrics are those of `embertune evaluate` on the same queries and pool, with the model's own maximum length, so that a
-//! checkpoint evaluated later gives the same numbers. The loss is that of the training without dropout.
+//! checkpoint evaluated later gives the same numbers. The loss is InfoNCE without dropout, as the training has it where it trains with
+//! it, but without a guide: held-out rows need no teacher's scores, and what they have is the same for every loss.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use embertune_kernels::Ops;
 
-use crate::data::{Example, Pool, TextId};
+use crate::data::{Example, Pool, Scores as RowScores, TextId};
 use crate::embed::embed;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
@@ -19,6 +20,7 @@ use crate::random::key;
 use crate::search::top_k;
 use crate::text::Role;
 use crate::train::dataset::TrainingSet;
+use crate::train::loss_settings::{LossName, LossSettings};
 use crate::train::measure::Scores;
 use crate::train::sampler::{Batches, LastBatch};
 use crate::train::settings::TrainSettings;
@@ -97,8 +99,17 @@ impl HeldOut {
             ));
         }
         progress.note(&format!("evaluation: {} queries in {} candidates", queries.len(), pool.len()));
+        if let Some(pair) = examples.iter().find(|example| matches!(example.scores, RowScores::Pair(_))) {
+            return Err(Error::Row {
+                path: path.into(),
+                line: pair.line,
+                problem: "a pair with a score is no query with its right answer, and can't be evaluated by searching"
+                    .into(),
+                hint: Some("pass queries and positives with `--eval_data FILE`, or leave the evaluation out".into()),
+            });
+        }
         // Rows without negatives are none to train on, but can be evaluated: a group of one asks for none.
-        let settings = TrainSettings { train_group_size: 1, ..settings.clone() };
+        let settings = TrainSettings { train_group_size: 1, loss: held_out_loss(settings), ..settings.clone() };
         let rows = TrainingSet::new(model, examples, path, &settings, progress)?;
         Ok(HeldOut { queries, pool, rows })
     }
@@ -128,11 +139,12 @@ impl HeldOut {
     fn loss<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Option<f64> {
         let n_rows = self.rows.rows.len();
         let batches = Batches::new(n_rows, settings.per_device_train_batch_size, 1, LastBatch::Keep);
+        let objective = TrainSettings { loss: held_out_loss(settings), ..settings.clone() }.objective();
         let (mut sum, mut n_contrasted) = (0.0, 0);
         for places in (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step)) {
             let rows: Vec<_> = places.collect();
             let micro = MicroBatch::new(&self.rows, &rows, settings.train_group_size, settings.seed, 0);
-            let judged = settings.objective().judge(&micro, &model.encode(&micro.batch), model.dim());
+            let judged = objective.judge(&micro, &model.encode(&micro.batch), model.dim());
             // The loss is a mean over all queries of the batch, with 0 for those without a negative.
             sum += judged.loss * judged.stats.n_queries as f64;
             n_contrasted += judged.stats.n_contrasted;
@@ -141,17 +153,24 @@ impl HeldOut {
     }
 }
 
+/// The loss of held-out rows in a training as `settings` say.
+fn held_out_loss(settings: &TrainSettings) -> LossSettings {
+    match settings.loss.name {
+        LossName::InfoNce => LossSettings { guide_model: None, ..settings.loss.clone() },
+        _ => LossSettings::default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Scores;
 
     fn rows(queries: &[&str]) -> Vec<Example> {
         let row = |(i, query): (usize, &&str)| Example {
             query: (*query).into(),
             positives: vec![format!("p{i}")],
             negatives: vec![],
-            scores: Scores::None,
+            scores: RowScores::None,
             line: i + 1,
         };
         queries.iter().enumerate().map(row).collect()

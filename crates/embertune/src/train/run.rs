@@ -422,13 +422,11 @@ impl<O: Ops> Run<'_, O> {
 
 /// Said once: the data itself leaves a batch without negatives, because its rows share their positives, say.
 fn warn_of_empty_batches(report: &StepReport, before: &Counts, observer: &dyn Observer) {
-    if report.stats.n_contrasted < report.stats.n_queries && before.queries_without_negative == 0 {
+    if report.stats.n_idle > 0 && before.queries_without_negative == 0 {
         observer.warn(&format!(
             "step {}: {} of {} queries have no negative in their batch and learn nothing from it; this is said once, and \
              counted in run.json",
-            report.step,
-            report.stats.n_queries - report.stats.n_contrasted,
-            report.stats.n_queries
+            report.step, report.stats.n_idle, report.stats.n_queries
         ));
     }
 }

@@ -9,7 +9,7 @@ use embertune::device::Precision;
 use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
 use embertune::progress::Silent;
 use embertune::train::evaluation::{passages_of, split};
-use embertune::train::{Measure, Resume, Strategy, TrainSettings};
+use embertune::train::{LossName, LossSettings, Measure, Resume, Strategy, TrainSettings};
 use serde_json::Value;
 
 use crate::said::Said;
@@ -313,6 +313,80 @@ fn held_out_rows_without_negatives_have_no_loss_where_their_batch_gives_none() {
     job.settings = good;
     job.train().unwrap();
     assert!(log(&job)[0]["eval_loss"].is_null() && log(&job)[0]["eval_mrr@10"].is_number());
+}
+
+#[test]
+fn held_out_rows_need_no_scores_of_a_teacher() {
+    let Some(mut job) = job() else { return };
+    let (data, held_out) = (job.root.path().join("scored.jsonl"), job.root.path().join("eval.jsonl"));
+    let row =
+        |i: usize| serde_json::json!({"query": format!("q {i}"), "pos": [format!("text {i}")], "neg": ["an other"]});
+    let scored = |i: usize| {
+        let mut row = row(i);
+        row["pos_scores"] = serde_json::json!([2.0]);
+        row["neg_scores"] = serde_json::json!([1.0]);
+        row
+    };
+    let lines = |rows: Vec<Value>| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    fs::write(&data, lines((0..9).map(scored).collect())).unwrap();
+    fs::write(&held_out, lines((0..5).map(row).collect())).unwrap();
+    let loss = LossSettings { name: LossName::KlDiv, ..LossSettings::default() };
+    let by_split = TrainSettings { train_data: data, loss, train_group_size: 2, max_steps: Some(1), ..job.settings };
+    for settings in [TrainSettings { eval_split: None, eval_data: Some(held_out), ..by_split.clone() }, by_split] {
+        job.settings = TrainSettings { overwrite_output_dir: true, ..settings };
+        job.train().unwrap();
+        assert!(log(&job)[0]["eval_loss"].is_number(), "{}", log(&job)[0]);
+    }
+}
+
+#[test]
+fn pairs_with_scores_are_no_queries_to_evaluate() {
+    let Some(mut job) = job() else { return };
+    let data = job.root.path().join("pairs.jsonl");
+    let row = |i: usize| format!("{{\"sentence1\": \"a {i}\", \"sentence2\": \"b {i}\", \"score\": 0.{i}}}\n");
+    fs::write(&data, (0..9).map(row).collect::<String>()).unwrap();
+    let loss = LossSettings { name: LossName::CoSent, ..LossSettings::default() };
+    job.settings = TrainSettings { train_data: data, loss, train_group_size: 1, ..job.settings };
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("a pair with a score is no query with its right answer"), "{error}");
+    assert!(error.hint().unwrap().contains("--eval_data"));
+}
+
+#[test]
+fn a_loss_that_needs_no_negatives_does_not_warn_of_missing_ones() {
+    let Some(mut job) = job() else { return };
+    let data = job.root.path().join("pairs.jsonl");
+    let row = |i: usize| format!("{{\"sentence1\": \"a {i}\", \"sentence2\": \"b {i}\", \"score\": 0.5}}\n");
+    fs::write(&data, (0..9).map(row).collect::<String>()).unwrap();
+    let loss = LossSettings { name: LossName::CosineMse, ..LossSettings::default() };
+    job.settings = TrainSettings {
+        train_data: data,
+        loss,
+        train_group_size: 1,
+        eval_split: None,
+        load_best_model_at_end: false,
+        eval_steps: None,
+        ..job.settings
+    };
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    assert!(!said.lines().iter().any(|line| line.contains("learn nothing")), "{:?}", said.lines());
+}
+
+#[test]
+fn a_learnt_temperature_goes_on_where_it_was() {
+    let Some(mut whole) = job() else { return };
+    let learns = LossSettings { temperature_learning_rate: Some(0.1), ..LossSettings::default() };
+    whole.settings.loss = learns.clone();
+    whole.train().unwrap();
+    let mut job = job().unwrap();
+    job.settings.loss = learns;
+    job.train_and_say(&Said::stopping_at(5)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    job.train().unwrap();
+    assert!(outcome(&job) == outcome(&whole));
+    assert_eq!(record(&job)["temperature"], record(&whole)["temperature"]);
+    assert_ne!(record(&job)["temperature"], whole.settings.temperature);
 }
 
 #[test]
