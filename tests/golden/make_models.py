@@ -4,7 +4,7 @@ tiny-distilbert/, pickles/, models.json, models.safetensors.
     python make_models.py
 
 Made with torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, sentence-transformers 6.2.0, sentencepiece 0.2.3 (with protobuf), on a CPU
-in float32, dropout off. Needs no network; the same numbers each time on the same machine.
+in float32, dropout off. Needs no network; the same numbers each time on the same machine (two files of pickles/ hold addresses, too).
 
 models.json: versions, texts, token ids (MODEL/lenL), and under "gradients" a batch with its loss and gradient norm (MODEL/POOLING).
 models.safetensors, all float32, N texts in the order of the json:
@@ -94,12 +94,18 @@ def xlm_roberta_tokenizer(folder):
 
 
 def distilbert_tokenizer():
-    """WordPiece, lower case, as in distilbert-base-uncased."""
-    piece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    piece.normalizer = normalizers.BertNormalizer()
-    piece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """WordPiece, lower case, as in distilbert-base-uncased. Frequent letters and words instead of a trained vocabulary: the trainer
+    gives another one each time."""
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    words = collections.Counter(word for text in corpus() for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    letters = collections.Counter(letter for word, n in words.items() for letter in word * n)
+    frequent = lambda counts, n: [key for key, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n]]
     first = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    piece.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=300, special_tokens=first, limit_alphabet=90, show_progress=False))
+    letters = sorted(frequent(letters, 60))
+    vocab = list(dict.fromkeys(first + letters + ["##" + letter for letter in letters] + frequent(words, 300)))[:300]
+    piece = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]"))
+    piece.normalizer, piece.pre_tokenizer = normalizer, splitter
+    piece.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in first])
     piece.decoder = decoders.WordPiece()
     piece.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return piece
