@@ -78,10 +78,14 @@ fn kill(n_kills: usize) {
             let mut child = start(&desk, &name);
             n_started += 1;
             if n_started % 3 == 0 {
-                while child.try_wait().unwrap().is_none() && !is_finishing(&partial) {
+                // By turns from the first file on, and from when the model is whole and its folder is being completed.
+                let whole = n_started % 2 == 0;
+                let is_time = || if whole { partial.join("model").exists() } else { is_finishing(&partial) };
+                while child.try_wait().unwrap().is_none() && !is_time() {
                     sleep(Duration::from_micros(100));
                 }
-                sleep(FINISH.mul_f64(random(&mut state)));
+                let rest = if whole { FINISH / 20 } else { FINISH };
+                sleep(rest.mul_f64(random(&mut state)));
             } else {
                 sleep(took.mul_f64(0.7 * random(&mut state)));
             }
