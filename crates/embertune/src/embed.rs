@@ -9,6 +9,7 @@ use crate::model::EmbeddingModel;
 use crate::progress::Progress;
 use crate::text::{Batch, Role, Tokens};
 
+pub mod cache;
 pub mod files;
 
 /// At most this many tokens go through the model at once, unless a single text is longer. Bounds the activations of a BERT-base to
@@ -61,11 +62,24 @@ pub fn embed<O: Ops>(
     batch_size: usize,
     progress: &dyn Progress,
 ) -> Result<Vectors> {
-    let name = match role {
-        Role::Query => "queries",
-        Role::Passage => "passages",
-    };
-    progress.start(&format!("embedding {name}"), texts.len() as u64);
+    progress.start(&format!("embedding {}", plural(role)), texts.len() as u64);
+    let (values, is_cut) = compute(model, texts, role, max_len, batch_size, progress)?;
+    progress.finish();
+    let n_truncated = is_cut.iter().filter(|is_cut| **is_cut).count();
+    let vectors = Vectors { values, dim: model.dim(), n_truncated };
+    note_truncated(model, &vectors, role, max_len, progress);
+    Ok(vectors)
+}
+
+/// The vectors of `texts` one after another, and of each text whether it was longer than the model reads.
+fn compute<O: Ops>(
+    model: &EmbeddingModel<O>,
+    texts: &[&str],
+    role: Role,
+    max_len: Option<usize>,
+    batch_size: usize,
+    progress: &dyn Progress,
+) -> Result<(Vec<f32>, Vec<bool>)> {
     let tokens = model.tokenize(texts, role, max_len)?;
     let groups = group_equal(&tokens);
     let dim = model.dim();
@@ -90,17 +104,32 @@ pub fn embed<O: Ops>(
         }
         progress.advance(chunk.iter().map(|group| group.len() as u64).sum());
     }
-    progress.finish();
-    let n_truncated = tokens.iter().filter(|t| t.truncated).count();
-    if n_truncated > 0 {
+    Ok((values, tokens.iter().map(|tokens| tokens.truncated).collect()))
+}
+
+fn plural(role: Role) -> &'static str {
+    match role {
+        Role::Query => "queries",
+        Role::Passage => "passages",
+    }
+}
+
+fn note_truncated<O: Ops>(
+    model: &EmbeddingModel<O>,
+    vectors: &Vectors,
+    role: Role,
+    max_len: Option<usize>,
+    progress: &dyn Progress,
+) {
+    let (n, n_texts) = (vectors.n_truncated, vectors.n_rows());
+    if n > 0 {
         let limit = model.max_seq_length().min(max_len.unwrap_or(usize::MAX));
-        let percent = 100.0 * n_truncated as f64 / texts.len() as f64;
+        let percent = 100.0 * n as f64 / n_texts as f64;
         progress.note(&format!(
-            "{n_truncated} of {} {name} ({percent:.1} %) are longer than {limit} tokens and are cut there",
-            texts.len()
+            "{n} of {n_texts} {} ({percent:.1} %) are longer than {limit} tokens and are cut there",
+            plural(role)
         ));
     }
-    Ok(Vectors { values, dim, n_truncated })
 }
 
 /// The texts with equal tokens, as lists of indices; the longest texts first, so that memory is at its peak at the start.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use embertune::eval::{CompareSettings, Measure, Requirement, Resampling};
 
-use super::{MachineArgs, ModelChangeArgs, TestSetArgs, boolean};
+use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, TestSetArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -87,9 +87,8 @@ pub struct CompareArgs {
     #[command(flatten)]
     pub changes: ModelChangeArgs,
 
-    /// Texts that go through the model at once; results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Machine")]
-    pub batch_size: usize,
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
 
     #[command(flatten)]
     pub machine: MachineArgs,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use embertune::data::TextForm;
 use embertune::text::Role;
 
-use super::{MachineArgs, ModelArgs};
+use super::{EmbeddingArgs, MachineArgs, ModelArgs};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -41,9 +41,8 @@ pub struct EmbedArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// Texts that go through the model at once; results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Machine")]
-    pub batch_size: usize,
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
 
     #[command(flatten)]
     pub machine: MachineArgs,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::{MachineArgs, ModelChangeArgs, TestSetArgs, boolean};
+use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, TestSetArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -90,9 +90,8 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     pub changes: ModelChangeArgs,
 
-    /// Texts that go through the model at once; results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Machine")]
-    pub batch_size: usize,
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
 
     #[command(flatten)]
     pub machine: MachineArgs,

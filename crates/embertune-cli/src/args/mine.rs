@@ -9,7 +9,7 @@ use embertune::mine::output::Shape;
 use embertune::mine::select::Strategy;
 use embertune::mine::{Limits, MineSettings, Preset, Ranking, Rule, Window, parse_range};
 
-use super::{MachineArgs, ModelChangeArgs, boolean};
+use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -138,9 +138,8 @@ pub struct MineArgs {
     #[command(flatten)]
     pub model_changes: ModelChangeArgs,
 
-    /// Texts that go through the model at once; results do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Machine")]
-    pub batch_size: usize,
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
 
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -222,7 +221,7 @@ impl MineArgs {
             },
             scores: self.output_scores.unwrap_or(scores),
             seed: self.seed,
-            batch_size: self.batch_size,
+            batch_size: self.embedding.batch_size,
         }
     }
 

@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub mod boolean;
 pub mod compare;
 pub mod embed;
+pub mod embedding;
 pub mod evaluate;
 pub mod loss;
 pub mod mine;
@@ -19,6 +20,7 @@ pub mod train;
 
 pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
+pub use embedding::EmbeddingArgs;
 pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;
@@ -58,7 +60,7 @@ pub enum Command {
     Compare(Box<CompareArgs>),
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
-    Embed(EmbedArgs),
+    Embed(Box<EmbedArgs>),
     /// Print the reference of all commands as Markdown (the source of docs/cli.md)
     #[command(hide = true, name = "gen_docs")]
     GenDocs,

@@ -29,10 +29,11 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
     let settings = args.settings();
     let deepest = settings.others.iter().map(|measure| measure.cutoff).fold(settings.metric.cutoff, usize::max);
     let sets = test_sets::read(&args.sets, progress)?;
+    let cache = args.embedding.cache();
     let evaluator = Evaluator {
         changes: &args.changes,
         machine: &args.machine,
-        batch_size: args.batch_size,
+        embedding: args.embedding.with(cache.as_ref()),
         depth: deepest.max(SAVED_DEPTH),
         progress,
     };

@@ -5,7 +5,6 @@ use std::path::Path;
 use embertune::Result;
 use embertune::data::atomic::check_writable;
 use embertune::data::{TextForm, read_texts_as};
-use embertune::embed::embed;
 use embertune::embed::files::{Format, write_vectors};
 use embertune::progress::Progress;
 
@@ -23,8 +22,9 @@ pub fn run(args: &EmbedArgs, progress: &dyn Progress) -> Result<()> {
     check_writable(&args.output_file)?;
     let texts = read_texts_as(input, args.input_format.map_or_else(|| TextForm::of(input), TextForm::from))?;
     let model = load(&args.model, &args.machine, progress)?;
+    let cache = args.embedding.cache();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-    let vectors = embed(&model, &texts, args.role.into(), None, args.batch_size, progress)?;
+    let vectors = args.embedding.with(cache.as_ref()).embed(&model, &texts, args.role.into(), progress)?;
     write_vectors(&args.output_file, format, &vectors)?;
     progress.note(&format!("{}: {} vectors of {} values", args.output_file.display(), vectors.n_rows(), vectors.dim));
     Ok(())

@@ -28,6 +28,7 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
         Some(path) => vec![TestSet::read_judgments(path)?],
         None => test_sets::read(&args.sets, progress)?.unwrap_or_default(),
     };
+    let cache = args.embedding.cache();
     let (name, results) = match (&args.evaluate_run, &args.model_name_or_path) {
         (Some(run), _) => {
             let set = of_run(&sets)?;
@@ -36,7 +37,8 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
         (None, Some(model)) => {
             let depth = if args.output.is_some() { depth.max(SAVED_DEPTH) } else { depth };
             let (changes, machine) = (&args.changes, &args.machine);
-            let evaluator = Evaluator { changes, machine, batch_size: args.batch_size, depth, progress };
+            let embedding = args.embedding.with(cache.as_ref());
+            let evaluator = Evaluator { changes, machine, embedding, depth, progress };
             (model.clone(), if sets.is_empty() { Vec::new() } else { evaluator.results(model, &sets)? })
         }
         (None, None) => return Err(nothing_to_evaluate()),
@@ -47,9 +49,11 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
     }
     if pairs.is_some() || triplets.is_some() {
         let model = load_named(&evaluated.model, &args.changes, &args.machine, progress)?;
-        evaluated.pairs = pairs.map(|pairs| evaluate_pairs(&model, &pairs, args.batch_size, progress)).transpose()?;
-        evaluated.triplets =
-            triplets.map(|triplets| evaluate_triplets(&model, &triplets, args.batch_size, progress)).transpose()?;
+        evaluated.pairs =
+            pairs.map(|pairs| evaluate_pairs(&model, &pairs, args.embedding.batch_size, progress)).transpose()?;
+        evaluated.triplets = triplets
+            .map(|triplets| evaluate_triplets(&model, &triplets, args.embedding.batch_size, progress))
+            .transpose()?;
     }
     save(args, &evaluated.model, results)?;
     if args.json { printer::evaluation_json(&evaluated) } else { printer::evaluation_table(&evaluated) }

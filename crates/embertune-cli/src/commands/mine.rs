@@ -2,6 +2,7 @@
 
 use embertune::data::atomic::check_writable;
 use embertune::data::{read_pool, read_rows};
+use embertune::embed::cache::VectorCache;
 use embertune::embed::files::read_vectors;
 use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorSource, mine, output};
 use embertune::model::EmbeddingModel;
@@ -39,7 +40,8 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     let rows = read_rows(&args.input_file, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool(path, progress)).transpose()?;
     let model = model(args, &settings, progress)?;
-    let mined = mine(vectors(args, model.as_ref())?, rows, pool, &review, &settings, progress)?;
+    let cache = args.embedding.cache();
+    let mined = mine(vectors(args, model.as_ref(), cache.as_ref())?, rows, pool, &review, &settings, progress)?;
     output::write(&args.output_file, &mined, args.output_format.into(), settings.n_negatives, progress)?;
     write_review(args, review, &mined, progress)?;
     let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();
@@ -65,9 +67,16 @@ fn model(args: &MineArgs, settings: &MineSettings, progress: &dyn Progress) -> R
     }
 }
 
-fn vectors<'a>(args: &MineArgs, model: Option<&'a EmbeddingModel<Cpu>>) -> Result<VectorSource<'a, Cpu>> {
+fn vectors<'a>(
+    args: &MineArgs,
+    model: Option<&'a EmbeddingModel<Cpu>>,
+    cache: Option<&'a VectorCache>,
+) -> Result<VectorSource<'a, Cpu>> {
     Ok(match (model, &args.query_vectors, &args.passage_vectors) {
-        (Some(model), ..) => VectorSource::Model(model),
+        (Some(model), ..) => match cache {
+            Some(cache) => VectorSource::Cached(model, cache),
+            None => VectorSource::Model(model),
+        },
         (None, Some(queries), Some(passages)) => VectorSource::Made(MadeVectors {
             queries: read_vectors(queries)?,
             queries_path: queries.clone(),

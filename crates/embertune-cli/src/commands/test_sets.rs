@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use embertune::data::{read_pool, read_rows};
+use embertune::embed::cache::Embedding;
 use embertune::eval::{SetResults, TestSet, retrieve};
 use embertune::progress::Progress;
 use embertune::{Error, Result};
@@ -59,7 +60,7 @@ fn of_files(rows: &Path, pool: &Path, progress: &dyn Progress) -> Result<TestSet
 pub struct Evaluator<'a> {
     pub changes: &'a ModelChangeArgs,
     pub machine: &'a MachineArgs,
-    pub batch_size: usize,
+    pub embedding: Embedding<'a>,
     pub depth: usize,
     pub progress: &'a dyn Progress,
 }
@@ -70,9 +71,7 @@ impl Evaluator<'_> {
         let progress = self.progress;
         let model = load_named(model, self.changes, self.machine, progress)?;
         sets.iter()
-            .map(|set| {
-                Ok(SetResults::new(set, retrieve(&model, set, self.depth, self.batch_size, progress)?, progress))
-            })
+            .map(|set| Ok(SetResults::new(set, retrieve(&model, set, self.depth, self.embedding, progress)?, progress)))
             .collect()
     }
 }

@@ -13,7 +13,7 @@ use super::metrics::{Measure, Metric};
 use super::results::SetResults;
 use super::test_set::TestSet;
 use crate::data::{Example, Pool, TextId};
-use crate::embed::embed;
+use crate::embed::cache::Embedding;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::{Progress, Silent};
@@ -197,23 +197,24 @@ pub struct Rankings {
 /// Searches the documents of a set with each of its queries, for the best `depth` of them.
 ///
 /// # Errors
-/// Where there are no queries or no documents, or [`embed`] fails.
-pub fn retrieve<O: Ops>(
+/// Where there are no queries or no documents, or embedding fails.
+pub fn retrieve<'a, O: Ops>(
     model: &EmbeddingModel<O>,
     set: &TestSet,
     depth: usize,
-    batch_size: usize,
+    embedding: impl Into<Embedding<'a>>,
     progress: &dyn Progress,
 ) -> Result<Rankings> {
+    let embedding = embedding.into();
     if set.queries.is_empty() || set.documents.is_empty() {
         let (n_queries, n_documents) = (set.queries.len(), set.documents.len());
         let problem = format!("nothing to evaluate: {n_queries} queries, {n_documents} candidates");
         return Err(Error::Setting { problem, hint: None });
     }
     let texts: Vec<_> = set.queries.iter().map(|query| query.text.as_str()).collect();
-    let query_vectors = embed(model, &texts, Role::Query, None, batch_size, progress)?;
+    let query_vectors = embedding.embed(model, &texts, Role::Query, progress)?;
     let texts: Vec<_> = set.documents.iter().map(|document| document.text.as_str()).collect();
-    let document_vectors = embed(model, &texts, Role::Passage, None, batch_size, progress)?;
+    let document_vectors = embedding.embed(model, &texts, Role::Passage, progress)?;
     let found = top_k(&query_vectors, &document_vectors, depth, progress);
     let named = |hit: Hit| (set.documents[hit.row as usize].id.clone(), hit.score);
     Ok(Rankings {

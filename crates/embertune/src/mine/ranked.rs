@@ -11,7 +11,8 @@ use super::bm25::Bm25;
 use super::fusion::fuse;
 use super::settings::{MineSettings, Ranking};
 use crate::data::{Pool, Row, TextId};
-use crate::embed::{Vectors, embed};
+use crate::embed::Vectors;
+use crate::embed::cache::{Embedding, VectorCache};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
@@ -22,6 +23,8 @@ use crate::text::Role;
 pub enum VectorSource<'a, O: Ops> {
     /// A model makes them.
     Model(&'a EmbeddingModel<O>),
+    /// A model makes those that it has not made before.
+    Cached(&'a EmbeddingModel<O>, &'a VectorCache),
     /// They are there already.
     Made(MadeVectors),
     /// There are none: [`Ranking::Bm25`] needs none.
@@ -53,7 +56,7 @@ pub struct Ranked<'a> {
 /// Ranks the `depth` best candidates of each row.
 ///
 /// # Errors
-/// Where there are no vectors but some are needed, they do not fit the rows or the pool, or [`embed`] fails.
+/// Where there are no vectors but some are needed, they do not fit the rows or the pool, or embedding fails.
 pub fn rank<'a, O: Ops>(
     source: VectorSource<'_, O>,
     rows: &'a [Row],
@@ -115,7 +118,8 @@ impl Space {
         progress: &dyn Progress,
     ) -> Result<Space> {
         match source {
-            VectorSource::Model(model) => Space::embedded(model, rows, pool, settings, progress),
+            VectorSource::Model(model) => Space::embedded(model, None, rows, pool, settings, progress),
+            VectorSource::Cached(model, cache) => Space::embedded(model, Some(cache), rows, pool, settings, progress),
             VectorSource::Made(made) => Space::made(made, rows, pool),
             VectorSource::Nowhere => Err(Error::Setting {
                 problem: "`--model_name_or_path` is missing: only `--ranking bm25` needs no vectors".into(),
@@ -126,6 +130,7 @@ impl Space {
 
     fn embedded<O: Ops>(
         model: &EmbeddingModel<O>,
+        cache: Option<&VectorCache>,
         rows: &[Row],
         pool: &Pool,
         settings: &MineSettings,
@@ -142,9 +147,10 @@ impl Space {
                 }
             }
         }
+        let embedding = Embedding { batch_size: settings.batch_size, cache };
         let queries: Vec<_> = rows.iter().map(|row| row.example.query.as_str()).collect();
-        let queries = embed(model, &queries, Role::Query, None, settings.batch_size, progress)?;
-        let mut pool_vectors = embed(model, &passages, Role::Passage, None, settings.batch_size, progress)?;
+        let queries = embedding.embed(model, &queries, Role::Query, progress)?;
+        let mut pool_vectors = embedding.embed(model, &passages, Role::Passage, progress)?;
         let others = pool_vectors.values.split_off(pool.len() * pool_vectors.dim);
         let others = Vectors::new(others, pool_vectors.dim);
         Ok(Space { queries, pool: pool_vectors, others, other_of })

@@ -27,3 +27,4 @@ mod search;
 mod tokenizer;
 mod training;
 mod trajectory;
+mod vector_cache;

@@ -1,0 +1,288 @@
+//! Vectors that were made before, in a folder: the same texts, by the same model, are not embedded again.
+//!
+//! A model has two files: `<model>.vectors` with its vectors one after another, and `<model>.keys` with an entry for each of them.
+//! Both only grow. A vector counts once its entry is whole, so a process may be killed at any time, and the next one goes on where it
+//! was. Entries have a checksum of their vector; what does not fit is embedded again.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use embertune_kernels::Ops;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use super::{Vectors, compute, embed, note_truncated, plural};
+use crate::error::{Error, Result};
+use crate::model::EmbeddingModel;
+use crate::progress::{Progress, Silent};
+use crate::text::Role;
+
+/// Changes whenever the files are laid out otherwise.
+const FORMAT: u8 = 1;
+/// So many new vectors are made, then written: what an interruption loses at most.
+const SLICE: usize = 4096;
+/// Key (16 bytes), checksum of the vector (8), whether its text was cut (1).
+const ENTRY: usize = 25;
+/// Shows in its last bits how this machine computes: in f32 or bf16, and with which instructions.
+const PROBE: &str = "the vector of this text tells apart what computes otherwise";
+
+/// A folder of vectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VectorCache {
+    /// The folder; it is made where there is none.
+    pub folder: PathBuf,
+    /// The most that its files may take together. What was not used for the longest time goes first, model by model.
+    pub limit_bytes: u64,
+}
+
+/// How many texts go through a model at once, and where vectors are kept; from a number, they are not kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedding<'a> {
+    /// Texts that go through the model at once.
+    pub batch_size: usize,
+    /// Vectors that are there already, and where new ones go.
+    pub cache: Option<&'a VectorCache>,
+}
+
+impl From<usize> for Embedding<'_> {
+    fn from(batch_size: usize) -> Self {
+        Embedding { batch_size, cache: None }
+    }
+}
+
+impl Embedding<'_> {
+    /// As [`embed`] with the model's own maximum length; vectors that are in the cache are read from it, bit for bit as they were made.
+    ///
+    /// # Errors
+    /// Those of [`embed`], and of the cache's files.
+    pub fn embed<O: Ops>(
+        self,
+        model: &EmbeddingModel<O>,
+        texts: &[&str],
+        role: Role,
+        progress: &dyn Progress,
+    ) -> Result<Vectors> {
+        match self.cache {
+            None => embed(model, texts, role, None, self.batch_size, progress),
+            Some(cache) => cache.embed(model, texts, role, self.batch_size, progress),
+        }
+    }
+}
+
+impl VectorCache {
+    fn embed<O: Ops>(
+        &self,
+        model: &EmbeddingModel<O>,
+        texts: &[&str],
+        role: Role,
+        batch_size: usize,
+        progress: &dyn Progress,
+    ) -> Result<Vectors> {
+        let mut store = Store::open(self, model)?;
+        let keys: Vec<_> = texts.iter().map(|text| key_of(text, role)).collect();
+        let mut vectors = Vectors { values: vec![0.0; texts.len() * model.dim()], dim: model.dim(), n_truncated: 0 };
+        let mut first_of = HashMap::new();
+        let mut missing = Vec::new();
+        let is_made = store.read(&keys, &mut vectors)?;
+        for (text, key) in keys.iter().enumerate().filter(|(text, _)| !is_made[*text]) {
+            if *first_of.entry(*key).or_insert(text) == text {
+                missing.push(text);
+            }
+        }
+        let n_known = is_made.iter().filter(|is_made| **is_made).count();
+        if n_known > 0 {
+            let (n, what) = (texts.len(), plural(role));
+            progress.note(&format!("vectors of {n_known} of {n} {what} are in {}", self.folder.display()));
+        }
+        if !missing.is_empty() {
+            progress.start(&format!("embedding {}", plural(role)), missing.len() as u64);
+            // The longest first, as within a call.
+            missing.sort_by_key(|text| std::cmp::Reverse(texts[*text].len()));
+            for slice in missing.chunks(SLICE) {
+                let of_slice: Vec<_> = slice.iter().map(|text| texts[*text]).collect();
+                let (new, is_cut) = compute(model, &of_slice, role, None, batch_size, progress)?;
+                for (&text, vector) in slice.iter().zip(new.chunks_exact(model.dim())) {
+                    vectors.values[text * model.dim()..][..model.dim()].copy_from_slice(vector);
+                }
+                store.append(slice.iter().map(|text| keys[*text]), &new, &is_cut)?;
+                self.make_room(&store.name)?;
+            }
+            progress.finish();
+        }
+        for (text, key) in keys.iter().enumerate() {
+            let first = first_of.get(key).copied().unwrap_or(text);
+            vectors.values.copy_within(first * model.dim()..(first + 1) * model.dim(), text * model.dim());
+        }
+        vectors.n_truncated = keys.iter().filter(|key| store.entries[key].is_cut).count();
+        note_truncated(model, &vectors, role, None, progress);
+        Ok(vectors)
+    }
+
+    /// Deletes what was not used for the longest time until the rest fits; never the files of `in_use`.
+    fn make_room(&self, in_use: &str) -> Result<()> {
+        let mut models: HashMap<String, (SystemTime, u64)> = HashMap::new();
+        for file in fs::read_dir(&self.folder).map_err(Error::io(&self.folder, "read"))? {
+            let file = file.map_err(Error::io(&self.folder, "read"))?;
+            let (name, data) = (file.file_name(), file.metadata().map_err(Error::io(&file.path(), "read"))?);
+            let Some((model, "keys" | "vectors")) = name.to_str().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            let (last_used, bytes) = models.entry(model.into()).or_insert((SystemTime::UNIX_EPOCH, 0));
+            *last_used = data.modified().map_or(*last_used, |time| time.max(*last_used));
+            *bytes += data.len();
+        }
+        let mut total: u64 = models.values().map(|(_, bytes)| bytes).sum();
+        let mut oldest: Vec<_> = models.into_iter().filter(|(model, _)| model != in_use).collect();
+        oldest.sort_unstable_by_key(|(model, (last_used, _))| (*last_used, model.clone()));
+        for (model, (_, bytes)) in oldest {
+            if total <= self.limit_bytes {
+                break;
+            }
+            for path in paths(&self.folder, &model) {
+                fs::remove_file(&path).map_err(Error::io(&path, "delete"))?;
+            }
+            total -= bytes;
+        }
+        Ok(())
+    }
+}
+
+/// What there is of a model.
+struct Store {
+    name: String,
+    keys: PathBuf,
+    vectors: PathBuf,
+    dim: usize,
+    limit_bytes: u64,
+    entries: HashMap<u128, Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    row: u64,
+    checksum: u64,
+    is_cut: bool,
+}
+
+impl Store {
+    fn open<O: Ops>(cache: &VectorCache, model: &EmbeddingModel<O>) -> Result<Self> {
+        fs::create_dir_all(&cache.folder).map_err(Error::io(&cache.folder, "create"))?;
+        let name = format!("{:032x}", model_key(model)?);
+        let [keys, vectors] = paths(&cache.folder, &name);
+        // Both are there from now on, and were used just now.
+        for path in [&keys, &vectors] {
+            let touch = || OpenOptions::new().create(true).append(true).open(path)?.set_modified(SystemTime::now());
+            touch().map_err(Error::io(path, "write"))?;
+        }
+        cache.make_room(&name)?;
+        let mut store =
+            Store { name, keys, vectors, dim: model.dim(), limit_bytes: cache.limit_bytes, entries: HashMap::new() };
+        let bytes = fs::read(&store.keys).map_err(Error::io(&store.keys, "read"))?;
+        let n_vectors =
+            fs::metadata(&store.vectors).map_err(Error::io(&store.vectors, "read"))?.len() / store.row_bytes();
+        for (row, bytes) in (0..n_vectors).zip(bytes.chunks_exact(ENTRY)) {
+            let (key, entry) = Entry::read(row, bytes);
+            store.entries.insert(key, entry);
+        }
+        Ok(store)
+    }
+
+    fn row_bytes(&self) -> u64 {
+        (self.dim * size_of::<f32>()) as u64
+    }
+
+    /// Fills in the vectors that are there; says of each text whether it is. A vector that is damaged is not.
+    fn read(&mut self, keys: &[u128], vectors: &mut Vectors) -> Result<Vec<bool>> {
+        let known = |(text, key): (usize, &u128)| self.entries.get(key).map(|entry| (*entry, text));
+        let mut known: Vec<_> = keys.iter().enumerate().filter_map(known).collect();
+        // In the order of the file.
+        known.sort_unstable_by_key(|(entry, text)| (entry.row, *text));
+        let mut is_made = vec![false; keys.len()];
+        let fill = || {
+            let mut file = BufReader::with_capacity(1 << 20, File::open(&self.vectors)?);
+            let mut bytes = vec![0; self.dim * size_of::<f32>()];
+            let mut place = 0;
+            for (entry, text) in known {
+                let start = entry.row * bytes.len() as u64;
+                file.seek_relative(start as i64 - place as i64)?;
+                file.read_exact(&mut bytes)?;
+                place = start + bytes.len() as u64;
+                is_made[text] = xxh3_64(&bytes) == entry.checksum;
+                if is_made[text] {
+                    let values = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                    vectors.values[text * self.dim..][..self.dim].iter_mut().zip(values).for_each(|(to, x)| *to = x);
+                }
+            }
+            Ok(())
+        };
+        fill().map_err(Error::io(&self.vectors, "read"))?;
+        Ok(is_made)
+    }
+
+    /// Adds the vectors `new`; to the files only where they may grow. Another process may have added some meanwhile.
+    fn append(&mut self, keys: impl Iterator<Item = u128>, new: &[f32], is_cut: &[bool]) -> Result<()> {
+        let bytes: Vec<u8> = new.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let entry = |(key, (bytes, &is_cut))| (key, Entry { row: 0, checksum: xxh3_64(bytes), is_cut });
+        let entries: Vec<_> = keys.zip(bytes.chunks_exact(self.row_bytes() as usize).zip(is_cut)).map(entry).collect();
+        let write = || {
+            let mut keys = OpenOptions::new().append(true).open(&self.keys)?;
+            let mut vectors = OpenOptions::new().write(true).open(&self.vectors)?;
+            keys.lock()?;
+            let n_rows = keys.metadata()?.len() / ENTRY as u64;
+            let end = n_rows * self.row_bytes();
+            let grow_to = (n_rows + entries.len() as u64) * (self.row_bytes() + ENTRY as u64);
+            if grow_to <= self.limit_bytes {
+                // What an interrupted process left half-written goes.
+                keys.set_len(n_rows * ENTRY as u64)?;
+                vectors.set_len(end)?;
+                vectors.seek(SeekFrom::Start(end))?;
+                vectors.write_all(&bytes)?;
+                vectors.sync_data()?;
+                keys.write_all(&entries.iter().flat_map(|(key, entry)| entry.bytes(*key)).collect::<Vec<_>>())?;
+            }
+            Ok(())
+        };
+        write().map_err(Error::io(&self.vectors, "write"))?;
+        self.entries.extend(entries);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn read(row: u64, bytes: &[u8]) -> (u128, Entry) {
+        let (key, rest) = bytes.split_at(16);
+        let (checksum, is_cut) = rest.split_at(8);
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
+        (number(key), Entry { row, checksum: number(checksum) as u64, is_cut: is_cut[0] == 1 })
+    }
+
+    fn bytes(&self, key: u128) -> Vec<u8> {
+        [&key.to_le_bytes()[..], &self.checksum.to_le_bytes(), &[u8::from(self.is_cut)]].concat()
+    }
+}
+
+fn paths(folder: &Path, model: &str) -> [PathBuf; 2] {
+    ["keys", "vectors"].map(|kind| folder.join(format!("{model}.{kind}")))
+}
+
+/// Everything that makes the vectors of `model` on this machine.
+fn model_key<O: Ops>(model: &EmbeddingModel<O>) -> Result<u128> {
+    let probe = embed(model, &[PROBE], Role::Query, None, 1, &Silent)?;
+    let mut hash = Xxh3Default::new();
+    hash.update(&[FORMAT]);
+    hash.update(&model.hash().to_le_bytes());
+    probe.values.iter().for_each(|value| hash.update(&value.to_le_bytes()));
+    Ok(hash.digest128())
+}
+
+fn key_of(text: &str, role: Role) -> u128 {
+    let mut hash = Xxh3Default::new();
+    hash.update(&[match role {
+        Role::Query => 0,
+        Role::Passage => 1,
+    }]);
+    hash.update(text.as_bytes());
+    hash.digest128()
+}
