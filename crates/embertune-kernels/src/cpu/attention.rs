@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use crate::cpu::dropout::masked;
 use crate::cpu::isa::per_isa;
 use crate::cpu::math::{exp, mul_add};
-use crate::cpu::matmul::{Output, View, product};
+use crate::cpu::matmul::{self, Output, View};
 use crate::cpu::rows::{dot, max, sum_map};
 use crate::cpu::scatter::Scatter;
+use crate::cpu::tiled::{self, Tiles};
 use crate::cpu::{Buffer, Cpu};
 use crate::dropout::Dropout;
 use crate::ops::{AttentionSaved, Heads, Ragged, RelativeBias};
@@ -79,11 +80,11 @@ impl<'a> Attention<'a> {
     }
 
     /// Scores of `n` queries from `query` on with every key of the text, without bias.
-    fn scores(&self, task: &Task, query: usize, n: usize, scores: &mut [f32]) {
+    fn scores(&self, cpu: &Cpu, task: &Task, query: usize, n: usize, scores: &mut [f32]) {
         let scale = 1.0 / (self.heads.head_dim as f32).sqrt();
         let q = self.part(0, task.head, task.first + query, n);
         let k = self.part(1, task.head, task.first, task.len);
-        product(scores, task.len, Output::Set, scale, q, k.transposed());
+        product(cpu, scores, task.len, Output::Set, scale, q, k.transposed());
     }
 
     /// The rows of a block of queries, for the element-wise passes.
@@ -96,6 +97,14 @@ impl<'a> Attention<'a> {
             (dropout, states)
         });
         QueryRows { len: task.len, query, bias_by_distance, mask: state_of_row }
+    }
+}
+
+/// `out (+)= factor * a b` on this thread, rows of `out` `out_stride` apart.
+fn product(cpu: &Cpu, out: &mut [f32], out_stride: usize, output: Output, factor: f32, a: View<'_>, b: View<'_>) {
+    match Tiles::new(cpu.isa) {
+        Some(tiles) => tiled::product(tiles, &cpu.pool, out, out_stride, output, factor, a, b),
+        None => matmul::product(out, out_stride, output, factor, a, b),
     }
 }
 
@@ -144,10 +153,10 @@ pub(super) fn attention_forward(
         for query in (0..task.len).step_by(QUERY_BLOCK) {
             let n = QUERY_BLOCK.min(task.len - query);
             let scores = &mut scores[..n * task.len];
-            attention.scores(&task, query, n, scores);
+            attention.scores(cpu, &task, query, n, scores);
             softmax_rows(cpu.isa, scores, &mut lse[..n], &attention.block(&task, query, &bias_by_distance));
             let v = attention.part(2, task.head, task.first, task.len);
-            product(&mut out, head_dim, Output::Set, 1.0, View::rows(scores, n, task.len, task.len), v);
+            product(cpu, &mut out, head_dim, Output::Set, 1.0, View::rows(scores, n, task.len, task.len), v);
             for (row, out) in out.chunks_exact(head_dim).take(n).enumerate() {
                 let token = task.first + query + row;
                 // SAFETY: these columns of this token belong to this task: one task per text and head.
@@ -233,12 +242,12 @@ pub(super) fn attention_backward(
             let n = QUERY_BLOCK.min(len - query);
             let token = first + query;
             let (p, d_s) = (&mut probabilities[..n * len], &mut d_scores[..n * len]);
-            attention.scores(&task, query, n, p);
+            attention.scores(cpu, &task, query, n, p);
             let at = token * width + head * head_dim;
             let d_out = View::rows(&d_context[at..], n, head_dim, width);
             // context = dropped v, where dropped = dropout(p)
             let v = attention.part(2, head, first, len);
-            product(d_s, len, Output::Set, 1.0, d_out, v.transposed());
+            product(cpu, d_s, len, Output::Set, 1.0, d_out, v.transposed());
             let lse_at = head * n_tokens + token;
             let inputs = BackwardRows {
                 lse: &saved.lse[lse_at..lse_at + n],
@@ -249,13 +258,13 @@ pub(super) fn attention_backward(
             };
             let block = attention.block(&task, query, &bias_by_distance);
             softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &inputs, &block);
-            product(&mut d_v, head_dim, Output::Add, 1.0, View::rows(p, n, len, len).transposed(), d_out);
+            product(cpu, &mut d_v, head_dim, Output::Add, 1.0, View::rows(p, n, len, len).transposed(), d_out);
             // scores = q k^T / sqrt(head_dim)
             let scale = 1.0 / (head_dim as f32).sqrt();
             let d_s = View::rows(d_s, n, len, len);
-            product(&mut d_q, head_dim, Output::Set, scale, d_s, attention.part(1, head, first, len));
+            product(cpu, &mut d_q, head_dim, Output::Set, scale, d_s, attention.part(1, head, first, len));
             let q = attention.part(0, head, token, n);
-            product(&mut d_k, head_dim, Output::Add, scale, d_s.transposed(), q);
+            product(cpu, &mut d_k, head_dim, Output::Add, scale, d_s.transposed(), q);
             for (row, d_q) in d_q.chunks_exact(head_dim).take(n).enumerate() {
                 write(0, token + row, d_q);
             }

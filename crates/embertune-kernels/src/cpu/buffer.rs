@@ -33,6 +33,7 @@ impl Memory {
         if n_bytes >= MIN_PAGES_BYTES {
             // Where the system has none left, nor would the heap, which ends the program with a message.
             if let Ok(pages) = MmapMut::map_anon(n_bytes) {
+                advise_huge(&pages);
                 return Memory::Pages(pages);
             }
         }
@@ -59,6 +60,15 @@ impl Memory {
             Memory::Pages(pages) => pages.as_mut_ptr().cast(),
         }
     }
+}
+
+/// Asks for huge pages: a product reads hundreds of rows at once, more than the CPU remembers addresses of small pages. It is advice; what
+/// the system makes of it changes no result.
+fn advise_huge(pages: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage);
+    #[cfg(not(target_os = "linux"))]
+    let _ = pages;
 }
 
 /// A buffer of a [`Cpu`](super::Cpu). It is a slice of `f32` that begins at a cache line.

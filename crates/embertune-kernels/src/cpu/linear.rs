@@ -6,6 +6,7 @@ use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{self, Left};
 use crate::cpu::elementwise::{add_assign, column_sums};
 use crate::cpu::matmul::{Output, View, parallel_product, transpose};
+use crate::cpu::tiled::{self, Right, Tiles};
 use crate::cpu::{Buffer, Cpu};
 use crate::ops::{Activation, LinearGrads, Weight};
 
@@ -16,18 +17,24 @@ enum Form {
     /// `[cols, rows]`: the forward multiplies by the transposed weight, which `gemm` would bring into this order anew for
     /// every block of the output. The backward multiplies by the master as it is.
     F32 { transposed: Buffer },
+    /// The right side of the forward, `[cols, rows]`. In the backward a task packs what it needs of the master, as of `x`.
+    Tiles { tiles: Tiles, forward: tiled::Panels },
     /// The right sides of the forward, `[cols, rows]`, and of the backward, `[rows, cols]`.
     Bf16 { how: MultiplyPairs, forward: Panels<PANEL>, backward: Panels<PANEL> },
 }
 
 pub(super) fn pack(cpu: &Cpu, master: &[f32], rows: usize, cols: usize) -> Packed {
-    Packed(match cpu.bf16 {
-        Some(how) => Form::Bf16 {
+    Packed(match (cpu.bf16, Tiles::new(cpu.isa)) {
+        (Some(how), _) => Form::Bf16 {
             how,
             forward: Panels::pack_columns(cpu.isa, &cpu.pool, master, cols),
             backward: Panels::pack_rows(cpu.isa, &cpu.pool, master, cols),
         },
-        None => {
+        (None, Some(tiles)) => {
+            let transposed = View::rows(master, rows, cols, cols).transposed();
+            Form::Tiles { tiles, forward: tiled::Panels::pack(tiles, &cpu.pool, transposed) }
+        }
+        (None, None) => {
             let mut transposed = cpu.pool.take(master.len());
             transpose(&mut transposed, master, rows, cols);
             Form::F32 { transposed }
@@ -38,14 +45,19 @@ pub(super) fn pack(cpu: &Cpu, master: &[f32], rows: usize, cols: usize) -> Packe
 pub(super) fn linear_forward(cpu: &Cpu, x: &[f32], w: Weight<'_, Cpu>, bias: Option<&Buffer>) -> Buffer {
     let n = n_rows(x, w);
     let mut y = cpu.pool.take(n * w.rows);
+    let add_bias = |col: usize, y: &mut [f32]| {
+        if let Some(bias) = bias {
+            add_assign(cpu.isa, y, &bias[col..col + y.len()]);
+        }
+    };
     match &w.packed.0 {
         Form::F32 { transposed } => {
             let (x, w) = (View::rows(x, n, w.cols, w.cols), View::rows(transposed, w.cols, w.rows, w.rows));
-            parallel_product(&mut y, Output::Set, x, w, |col, y| {
-                if let Some(bias) = bias {
-                    add_assign(cpu.isa, y, &bias[col..col + y.len()]);
-                }
-            });
+            parallel_product(&mut y, Output::Set, x, w, add_bias);
+        }
+        Form::Tiles { tiles, forward } => {
+            let x = View::rows(x, n, w.cols, w.cols);
+            tiled::parallel_product(*tiles, &cpu.pool, &mut y, Output::Set, x, Right::Panels(forward), add_bias);
         }
         Form::Bf16 { how, forward, .. } => {
             let x = Rows::pack(cpu.isa, &cpu.pool, x, w.cols);
@@ -96,6 +108,11 @@ fn add_gradients(cpu: &Cpu, d_y: &[f32], x: &[f32], w: Weight<'_, Cpu>, grads: L
             let (d_y, x) = (View::rows(d_y, n, w.rows, w.rows), View::rows(x, n, w.cols, w.cols));
             parallel_product(d_weight, Output::Add, d_y.transposed(), x, |_, _| ());
         }
+        Form::Tiles { tiles, .. } => {
+            let (d_y, x) = (View::rows(d_y, n, w.rows, w.rows), View::rows(x, n, w.cols, w.cols));
+            let (d_y, x) = (d_y.transposed(), Right::Matrix(x));
+            tiled::parallel_product(*tiles, &cpu.pool, d_weight, Output::Add, d_y, x, |_, _| ());
+        }
         Form::Bf16 { how, .. } => {
             let d_y = Panels::<TILE>::pack_rows(cpu.isa, &cpu.pool, d_y, w.rows);
             let x = Panels::pack_rows(cpu.isa, &cpu.pool, x, w.cols);
@@ -116,6 +133,10 @@ fn input_gradient(cpu: &Cpu, d_y: &[f32], w: Weight<'_, Cpu>) -> Buffer {
         Form::F32 { .. } => {
             let (d_y, w) = (View::rows(d_y, n, w.rows, w.rows), View::rows(w.master, w.rows, w.cols, w.cols));
             parallel_product(&mut d_x, Output::Set, d_y, w, |_, _| ());
+        }
+        Form::Tiles { tiles, .. } => {
+            let (d_y, w) = (View::rows(d_y, n, w.rows, w.rows), View::rows(w.master, w.rows, w.cols, w.cols));
+            tiled::parallel_product(*tiles, &cpu.pool, &mut d_x, Output::Set, d_y, Right::Matrix(w), |_, _| ());
         }
         Form::Bf16 { how, backward, .. } => {
             let d_y = Rows::pack(cpu.isa, &cpu.pool, d_y, w.rows);

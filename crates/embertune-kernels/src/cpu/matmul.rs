@@ -29,6 +29,26 @@ impl<'a> View<'a> {
         View { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
+    pub(crate) fn n_rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn n_cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Whether each row lies in one piece. If not, each column does.
+    pub(crate) fn has_whole_rows(&self) -> bool {
+        self.col_stride == 1
+    }
+
+    /// Some columns of a row that lies in one piece.
+    #[inline]
+    pub(crate) fn row(&self, row: usize, cols: Range<usize>) -> &'a [f32] {
+        debug_assert!(self.has_whole_rows() && row < self.rows && cols.end <= self.cols, "row {row}, columns {cols:?}");
+        &self.data[row * self.row_stride..][cols]
+    }
+
     /// Some rows and columns.
     fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
         let start = rows.start * self.row_stride + cols.start * self.col_stride;
@@ -142,7 +162,7 @@ pub(crate) fn parallel_product(
     }
     let (rows, cols) = block_size(m, n);
     let blocks_per_row = n.div_ceil(cols);
-    let target = Target(out.as_mut_ptr());
+    let target = Target::new(out);
     (0..m.div_ceil(rows) * blocks_per_row).into_par_iter().for_each(|i| {
         let (row, col) = (i / blocks_per_row * rows, i % blocks_per_row * cols);
         let (n_rows, n_cols) = (rows.min(m - row), cols.min(n - col));
@@ -151,10 +171,10 @@ pub(crate) fn parallel_product(
         // SAFETY: the block `[row.., col..]` lies within the `m * n` elements of `out`, whose rows are `n` apart; blocks of
         // different tasks do not overlap, and `out` is borrowed uniquely until all tasks are done.
         unsafe {
-            let block = target.get().add(row * n + col);
+            let block = target.at(row * n + col);
             product_at(block, n, output, 1.0, a, b);
             for row in 0..n_rows {
-                finish(col, std::slice::from_raw_parts_mut(block.add(row * n), n_cols));
+                finish(col, std::slice::from_raw_parts_mut(block.wrapping_add(row * n), n_cols));
             }
         }
     });
@@ -162,15 +182,19 @@ pub(crate) fn parallel_product(
 
 /// The output of a product, for all its tasks.
 #[derive(Clone, Copy)]
-struct Target(*mut f32);
+pub(crate) struct Target(*mut f32);
 
 // SAFETY: a pointer alone does nothing; those who use it see to it that tasks write disjoint elements.
 unsafe impl Sync for Target {}
 
 impl Target {
-    /// A method, so that closures capture the `Sync` struct and not its field.
-    fn get(&self) -> *mut f32 {
-        self.0
+    pub(crate) fn new(out: &mut [f32]) -> Self {
+        Target(out.as_mut_ptr())
+    }
+
+    /// The address of an element. A method, so that closures capture the `Sync` struct and not its field.
+    pub(crate) fn at(&self, index: usize) -> *mut f32 {
+        self.0.wrapping_add(index)
     }
 }
 

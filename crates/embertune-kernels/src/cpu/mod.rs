@@ -1,8 +1,9 @@
 //! The fast implementation of [`Ops`] on a CPU.
 //!
 //! Element-wise loops are written once and compiled for several instruction sets ([`Isa`]), one of which is chosen when a
-//! [`Cpu`] is made. Matrix products go through crate `gemm`, or, of linear layers where asked for, multiply [`bf16`]. Work is spread over the rayon pool that a call is made in,
-//! split over outputs in blocks that do not depend on the number of threads, so neither do the results, bit for bit.
+//! [`Cpu`] is made. The matrix products of layers go by tiles of our own ([`tiled`]) with AVX-512, else through crate `gemm`, or, of linear layers
+//! where asked for, multiply [`bf16`]. Work is spread over the rayon pool that a call is made in and split over outputs, never
+//! over a sum, so results do not depend on the number of threads, bit for bit.
 
 mod activation;
 mod adamw;
@@ -22,6 +23,7 @@ mod pooling;
 mod rows;
 pub mod scan;
 mod scatter;
+mod tiled;
 
 pub use buffer::Buffer;
 pub use isa::Isa;
@@ -68,13 +70,12 @@ impl Cpu {
         self.bf16.is_some()
     }
 
-    /// With this instruction set for the element-wise loops; `None` where the machine does not have it.
-    /// Matrix products always use the widest.
+    /// With this instruction set; `None` where the machine does not have it. Matrix products through `gemm` use the widest all the same.
     pub fn with_isa(isa: Isa) -> Option<Self> {
         Detected::new(isa).map(|isa| Cpu { isa, ..Cpu::new() })
     }
 
-    /// The instruction set of the element-wise loops.
+    /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa.isa()
     }

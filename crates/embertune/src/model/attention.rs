@@ -26,6 +26,8 @@ pub struct AttentionBlock {
 pub struct AttentionBlockSaved<B> {
     qkv: B,
     attention: AttentionSaved<B>,
+    /// The context of the wanted tokens, where these are not all.
+    wanted_context: Option<B>,
     norm: NormSaved<B>,
 }
 
@@ -59,7 +61,7 @@ impl AttentionBlock {
         })
     }
 
-    /// `x`: `[n_tokens, hidden]`.
+    /// `x`: `[n_tokens, hidden]`. Returns the rows of the wanted tokens.
     pub fn forward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
@@ -70,9 +72,11 @@ impl AttentionBlock {
         let bias = relative.map(|relative| relative.bias(pass.params));
         let dropout = pass.attention_dropout(self.site);
         let attention = pass.ops.attention_forward(&qkv, pass.texts, self.heads, bias, dropout);
-        let out = self.out.forward(pass, &attention.context);
-        let (y, norm) = self.norm.forward_with_residual(pass, &out, x);
-        (y, AttentionBlockSaved { qkv, attention, norm })
+        let wanted_context = pass.wanted_rows(&attention.context, self.heads.width());
+        let wanted_x = pass.wanted_rows(x, self.heads.width());
+        let out = self.out.forward(pass, wanted_context.as_ref().unwrap_or(&attention.context));
+        let (y, norm) = self.norm.forward_with_residual(pass.of_wanted(), &out, wanted_x.as_ref().unwrap_or(x));
+        (y, AttentionBlockSaved { qkv, attention, wanted_context, norm })
     }
 
     /// `x` is the input of the forward. Returns `d_x`.
@@ -85,10 +89,13 @@ impl AttentionBlock {
         relative: Option<&RelativePositions>,
         grads: &mut Gradients<O>,
     ) -> O::Buf {
-        // y = norm(dropout(out) + x)
-        let branches = self.norm.backward_with_residual(pass, d_y, &saved.norm, self.heads.width(), grads);
-        // out = context w^T + b
-        let d_context = self.out.backward(pass, branches.d_x(), &saved.attention.context, grads);
+        // y = norm(dropout(out) + wanted_rows(x))
+        let width = self.heads.width();
+        let branches = self.norm.backward_with_residual(pass.of_wanted(), d_y, &saved.norm, width, grads);
+        // out = wanted_rows(context) w^T + b
+        let context = saved.wanted_context.as_ref().unwrap_or(&saved.attention.context);
+        let d_context = self.out.backward(pass, branches.d_x(), context, grads);
+        let d_context = pass.wanted_rows_backward(d_context, &saved.attention.context, width);
         // context = dropout(softmax(q k^T / sqrt(head_dim) + bias)) v
         let d_qkv = pass.ops.attention_backward(
             &d_context,
@@ -102,7 +109,8 @@ impl AttentionBlock {
         );
         // qkv = x w^T + b
         let mut d_x = self.qkv.backward(pass, &d_qkv, x, grads);
-        pass.ops.add_assign(&mut d_x, &branches.d_residual);
+        let d_residual = pass.wanted_rows_backward(branches.d_residual, x, width);
+        pass.ops.add_assign(&mut d_x, &d_residual);
         d_x
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use embertune_kernels::Ops;
+use embertune_kernels::ops::Pooling;
 
 use super::checkpoint::{Checkpoint, Naming};
 use super::config::{DropoutRates, EncoderConfig};
@@ -12,7 +13,7 @@ use super::folder::{Modules, Overrides, TextSettings};
 use super::head::{Head, HeadSaved};
 use super::loader::Loader;
 use super::params::{Gradients, Parameters};
-use super::pass::Pass;
+use super::pass::{Pass, Wanted};
 use super::save::{self, CopiedFiles};
 use crate::progress::{Progress, Silent};
 use crate::text::{Batch, Prompts, Role, Tokenizer, Tokens};
@@ -36,12 +37,14 @@ pub struct EmbeddingModel<O: Ops> {
 pub struct Saved<O: Ops> {
     dropout: DropoutRates,
     encoder: EncoderSaved<O::Buf>,
+    /// Of the wanted tokens.
     last_hidden: O::Buf,
     head: HeadSaved<O::Buf>,
 }
 
 impl<O: Ops> Saved<O> {
-    /// The hidden states, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer.
+    /// The hidden states, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer. Where the embedding is
+    /// the first token, the last one is `[n_texts, hidden]`, these tokens alone.
     pub fn hidden_states(&self) -> impl Iterator<Item = &O::Buf> {
         self.encoder.layers.iter().map(|layer| &layer.x).chain([&self.last_hidden])
     }
@@ -176,26 +179,30 @@ impl<O: Ops> EmbeddingModel<O> {
         if batch.n_texts() == 0 {
             return Vec::new();
         }
-        let pass = self.pass(batch, DropoutRates::default());
+        let offsets = single_tokens(batch);
+        let pass = self.pass(batch, &offsets, DropoutRates::default());
         let hidden = self.encoder.encode(pass, batch);
-        let (embeddings, _) = self.head.forward(pass, &hidden, &batch.skip);
+        let (embeddings, _) = self.head.forward(pass.of_wanted(), &hidden, &batch.skip);
         self.ops.download(&embeddings)
     }
 
     /// The embeddings of a batch of at least one text, `[n_texts, dim]`, and what [`backward`](Self::backward) needs.
     pub fn forward(&self, batch: &Batch, dropout: DropoutRates) -> (Vec<f32>, Saved<O>) {
-        let pass = self.pass(batch, dropout);
+        let offsets = single_tokens(batch);
+        let pass = self.pass(batch, &offsets, dropout);
         let (last_hidden, encoder) = self.encoder.forward(pass, batch);
-        let (embeddings, head) = self.head.forward(pass, &last_hidden, &batch.skip);
+        let (embeddings, head) = self.head.forward(pass.of_wanted(), &last_hidden, &batch.skip);
         (self.ops.download(&embeddings), Saved { dropout, encoder, last_hidden, head })
     }
 
     /// Adds the gradients of all parameters. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` are those of the forward.
     pub fn backward(&self, batch: &Batch, saved: &Saved<O>, d_embeddings: &[f32], grads: &mut Gradients<O>) {
-        let pass = self.pass(batch, saved.dropout);
+        let offsets = single_tokens(batch);
+        let pass = self.pass(batch, &offsets, saved.dropout);
         // embeddings = head(last_hidden)
         let d_embeddings = self.ops.upload(d_embeddings);
-        let d_hidden = self.head.backward(pass, &saved.last_hidden, &batch.skip, &saved.head, d_embeddings, grads);
+        let d_hidden =
+            self.head.backward(pass.of_wanted(), &saved.last_hidden, &batch.skip, &saved.head, d_embeddings, grads);
         // last_hidden = encoder(ids)
         self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
     }
@@ -230,7 +237,17 @@ impl<O: Ops> EmbeddingModel<O> {
         self.modules.normalize
     }
 
-    fn pass<'a>(&'a self, batch: &'a Batch, dropout: DropoutRates) -> Pass<'a, O> {
-        Pass { ops: &*self.ops, params: &self.parameters, texts: batch.ragged(), dropout }
+    /// `offsets` are [`single_tokens`].
+    fn pass<'a>(&'a self, batch: &'a Batch, offsets: &'a [u32], dropout: DropoutRates) -> Pass<'a, O> {
+        // Where pooling leaves out a prompt, the token behind it counts.
+        let is_first = self.modules.pooling == Pooling::Cls && batch.skip.iter().all(|&skip| skip == 0);
+        let wanted =
+            if is_first && self.config.layers > 0 { Wanted::First { offsets, skip: &batch.skip } } else { Wanted::All };
+        Pass { ops: &*self.ops, params: &self.parameters, texts: batch.ragged(), dropout, wanted }
     }
+}
+
+/// The offsets of as many texts of one token each.
+fn single_tokens(batch: &Batch) -> Vec<u32> {
+    (0..=batch.n_texts() as u32).collect()
 }

@@ -8,7 +8,7 @@ use super::layer::{Layer, LayerSaved};
 use super::loader::Loader;
 use super::mpnet::RelativePositions;
 use super::params::Gradients;
-use super::pass::Pass;
+use super::pass::{Pass, Wanted};
 use crate::Result;
 use crate::text::Batch;
 
@@ -38,25 +38,28 @@ impl Encoder {
         Ok(Encoder { embeddings, relative, layers })
     }
 
-    /// The last hidden state, `[n_tokens, hidden]`. Keeps nothing of one layer when the next begins.
+    /// The last hidden state of the wanted tokens, `[n_wanted, hidden]`. Keeps nothing of one layer when the next begins.
     pub fn encode<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> O::Buf {
         let (first, _) = self.embeddings.forward(pass, batch);
-        self.layers.iter().fold(first, |x, layer| layer.forward(pass, x, self.relative.as_ref()).0)
+        self.layers
+            .iter()
+            .enumerate()
+            .fold(first, |x, (idx, layer)| layer.forward(self.pass_of(pass, idx), x, self.relative.as_ref()).0)
     }
 
-    /// The last hidden state, `[n_tokens, hidden]`, and what the backward needs.
+    /// The last hidden state of the wanted tokens, `[n_wanted, hidden]`, and what the backward needs.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> (O::Buf, EncoderSaved<O::Buf>) {
         let (mut x, embeddings) = self.embeddings.forward(pass, batch);
         let mut layers = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            let (y, saved) = layer.forward(pass, x, self.relative.as_ref());
+        for (idx, layer) in self.layers.iter().enumerate() {
+            let (y, saved) = layer.forward(self.pass_of(pass, idx), x, self.relative.as_ref());
             layers.push(saved);
             x = y;
         }
         (x, EncoderSaved { embeddings, layers })
     }
 
-    /// Adds the gradients of all weights. `d_y`: `[n_tokens, hidden]`.
+    /// Adds the gradients of all weights. `d_y`: `[n_wanted, hidden]`.
     pub fn backward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
@@ -65,12 +68,16 @@ impl Encoder {
         d_y: O::Buf,
         grads: &mut Gradients<O>,
     ) {
-        let d_first = self
-            .layers
-            .iter()
-            .zip(&saved.layers)
-            .rev()
-            .fold(d_y, |d_y, (layer, saved)| layer.backward(pass, saved, &d_y, self.relative.as_ref(), grads));
+        let layers = self.layers.iter().zip(&saved.layers).enumerate().rev();
+        let d_first = layers.fold(d_y, |d_y, (idx, (layer, saved))| {
+            layer.backward(self.pass_of(pass, idx), saved, &d_y, self.relative.as_ref(), grads)
+        });
         self.embeddings.backward(pass, batch, &saved.embeddings, &d_first, grads);
+    }
+
+    /// What layer `idx` is given: all tokens are wanted of a layer that another one follows.
+    fn pass_of<'a, O: Ops>(&self, pass: Pass<'a, O>, idx: usize) -> Pass<'a, O> {
+        let is_last = idx + 1 == self.layers.len();
+        Pass { wanted: if is_last { pass.wanted } else { Wanted::All }, ..pass }
     }
 }

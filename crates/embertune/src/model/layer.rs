@@ -41,7 +41,7 @@ impl Layer {
         })
     }
 
-    /// `x`: `[n_tokens, hidden]`.
+    /// `x`: `[n_tokens, hidden]`. Returns the rows of the wanted tokens.
     pub fn forward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
@@ -49,7 +49,7 @@ impl Layer {
         relative: Option<&RelativePositions>,
     ) -> (O::Buf, LayerSaved<O::Buf>) {
         let (middle, attention) = self.attention.forward(pass, &x, relative);
-        let (y, feed_forward) = self.feed_forward.forward(pass, &middle);
+        let (y, feed_forward) = self.feed_forward.forward(pass.of_wanted(), &middle);
         (y, LayerSaved { x, attention, middle, feed_forward })
     }
 
@@ -63,7 +63,7 @@ impl Layer {
         grads: &mut Gradients<O>,
     ) -> O::Buf {
         // y = feed_forward(middle)
-        let d_middle = self.feed_forward.backward(pass, &saved.middle, &saved.feed_forward, d_y, grads);
+        let d_middle = self.feed_forward.backward(pass.of_wanted(), &saved.middle, &saved.feed_forward, d_y, grads);
         // middle = attention(x)
         self.attention.backward(pass, &saved.x, &saved.attention, &d_middle, relative, grads)
     }

@@ -90,7 +90,8 @@ impl Set {
         let mut n_checked = 0;
         for name in self.models {
             let Some(folder) = golden::golden(name) else { return };
-            let model = load(ops(), &folder, &Overrides::default());
+            // Pooling that reads all tokens, so that all are computed.
+            let model = load(ops(), &folder, &pooled(Pooling::Mean, false));
             for length in [64, 16] {
                 let batch = batch(&tokenize(&model, &texts, Some(length)));
                 let (_, saved) = model.forward(&batch, DropoutRates::default());

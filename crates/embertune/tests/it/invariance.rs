@@ -4,7 +4,9 @@ use embertune::model::{DropoutRates, EmbeddingModel, Overrides};
 use embertune::text::{Batch, Role, Tokens};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
+use embertune_kernels::ops::Pooling;
 use embertune_kernels::reference::Reference;
+use embertune_kernels::testing::seeded;
 
 use crate::golden;
 use crate::models::{batch, difference, load, texts, tokenize};
@@ -83,6 +85,41 @@ fn dropout_depends_on_the_key_of_a_text_and_not_on_its_batch() {
 /// With embeddings of zero and a feed-forward part of zero, dropout after the attention is the only one that could change
 /// anything. DistilBERT has none there.
 #[test]
+fn tokens_that_a_cls_pooled_model_leaves_out_of_its_last_layer_change_nothing() {
+    let Some(json) = golden::json("encode.json") else { return };
+    let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
+    for name in MODELS {
+        let Some(folder) = golden::golden(name) else { return };
+        let overrides = Overrides { pooling: Some(Pooling::Cls), ..Overrides::default() };
+        let model = load(Cpu::new(), &folder, &overrides);
+        let tokens = tokenize(&model, &texts(&json["texts"])[..3], None);
+        // A text whose second token is pooled makes the model compute all tokens; its own gradient is zero.
+        let run = |beside: Option<&Tokens>| {
+            let mut batch = Batch::default();
+            tokens.iter().zip(1..).for_each(|(tokens, key)| batch.push(&tokens.ids, 0, key));
+            beside.into_iter().for_each(|tokens| batch.push(&tokens.ids, 1, 9));
+            let (mut embeddings, saved) = model.forward(&batch, dropout);
+            embeddings.truncate(3 * model.dim());
+            let mut d_embeddings = seeded(3 * model.dim(), 5);
+            d_embeddings.resize(batch.n_texts() * model.dim(), 0.0);
+            let mut gradients = model.parameters().zero_gradients(model.ops());
+            model.backward(&batch, &saved, &d_embeddings, &mut gradients);
+            (embeddings, gradients.list)
+        };
+        let (first_alone, all) = (run(None), run(Some(&tokens[2])));
+        assert!(difference(&first_alone.0, &all.0) <= ROUNDING, "{name}");
+        for (i, (first_alone, all)) in first_alone.1.iter().zip(&all.1).enumerate() {
+            let largest = all.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            let difference = difference(first_alone, all);
+            assert!(
+                difference <= 10.0 * ROUNDING * largest.max(1.0),
+                "{name}, tensor {i}: {difference:e} of {largest:e}"
+            );
+        }
+    }
+}
+
+#[test]
 fn only_distilbert_drops_nothing_after_the_attention() {
     for (name, is_dropped) in
         [("tiny-bert", true), ("tiny-mpnet", true), ("tiny-roberta", true), ("tiny-distilbert", false)]
@@ -119,7 +156,7 @@ fn gradients_under_dropout_are_those_of_the_masked_network() {
         let batch = batch(&tokens);
         let rates = DropoutRates { hidden: 0.2, attention: 0.3 };
         let (y, saved) = model.forward(&batch, rates);
-        let d_y = embertune_kernels::testing::seeded(y.len(), 5);
+        let d_y = seeded(y.len(), 5);
         let mut grads = model.parameters().zero_gradients(model.ops());
         model.backward(&batch, &saved, &d_y, &mut grads);
         let loss = |model: &EmbeddingModel<Reference<f64>>| -> f64 {
