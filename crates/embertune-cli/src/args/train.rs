@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
-use embertune::train::{Measure, MemoryBudget, Resume, SamplingStrategy, Strategy, TrainSettings};
+use embertune::train::{
+    BatchSampler, Measure, MemoryBudget, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
+};
 use embertune::{Error, Result};
 
 use super::{LossArgs, MachineArgs, ModelArgs, boolean};
@@ -129,9 +131,19 @@ pub struct TrainArgs {
           help_heading = "Training")]
     pub dataloader_drop_last: bool,
 
-    /// Order of the rows: random (anew in every epoch) or sequential
+    /// Order of the rows: random (anew in every epoch), sequential, or group_by_length (random, rows of about the same length together)
     #[arg(long, value_name = "ORDER", default_value_t = default().train_sampling_strategy, help_heading = "Training")]
     pub train_sampling_strategy: SamplingStrategy,
+
+    /// The same as --train_sampling_strategy group_by_length
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, conflicts_with = "train_sampling_strategy",
+          help_heading = "Training")]
+    pub group_by_length: bool,
+
+    /// Whether rows of a batch may share texts: batch_sampler (they may) or no_duplicates (not, as far as the data allows)
+    #[arg(long, value_name = "NAME", default_value_t = default().batch_sampler, help_heading = "Training")]
+    pub batch_sampler: BatchSampler,
 
     /// Seed of the order, of the negatives drawn and of dropout: same input, same seed, same model
     #[arg(long, value_name = "N", default_value_t = default().seed, help_heading = "Training")]
@@ -239,6 +251,19 @@ pub struct TrainArgs {
           value_name = "True|False", action = ArgAction::Set, help_heading = "Log and checkpoints")]
     pub logging_first_step: bool,
 
+    /// Who is told what the log is told: none, or tensorboard, by an event file
+    #[arg(long, value_name = "NAME", default_value_t = default().report_to, help_heading = "Log and checkpoints")]
+    pub report_to: ReportTo,
+
+    /// Folder of TensorBoard's runs; this one gets the name of the output folder there [default: `runs` in the output folder]
+    #[arg(long, value_name = "FOLDER", help_heading = "Log and checkpoints")]
+    pub logging_dir: Option<PathBuf>,
+
+    /// No progress bar: a line now and then, as in a log file
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Log and checkpoints")]
+    pub disable_tqdm: bool,
+
     /// When to write a checkpoint: no, steps or epoch
     #[arg(long, value_name = "WHEN", default_value_t = default().save_strategy, help_heading = "Log and checkpoints")]
     pub save_strategy: Strategy,
@@ -297,7 +322,11 @@ impl TrainArgs {
             adam_beta2: self.adam_beta2,
             adam_epsilon: self.adam_epsilon,
             max_grad_norm: self.max_grad_norm,
-            train_sampling_strategy: self.train_sampling_strategy,
+            train_sampling_strategy: match self.group_by_length {
+                true => SamplingStrategy::GroupByLength,
+                false => self.train_sampling_strategy,
+            },
+            batch_sampler: self.batch_sampler,
             dataloader_drop_last: self.dataloader_drop_last,
             seed: self.seed,
             eval_data: self.eval_data.clone(),
@@ -313,6 +342,8 @@ impl TrainArgs {
             logging_strategy: self.logging_strategy,
             logging_steps: self.logging_steps,
             logging_first_step: self.logging_first_step,
+            report_to: self.report_to,
+            logging_dir: self.logging_dir.clone(),
             save_strategy: self.save_strategy,
             save_steps: self.save_steps,
             save_total_limit: self.save_total_limit,

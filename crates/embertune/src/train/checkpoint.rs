@@ -33,7 +33,7 @@ const FORMAT: u32 = 1;
 
 /// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
 /// content is compared instead. Every other setting has to be the same.
-pub const MAY_DIFFER: [&str; 15] = [
+pub const MAY_DIFFER: [&str; 17] = [
     "model_name_or_path",
     "train_data",
     "eval_data",
@@ -43,6 +43,8 @@ pub const MAY_DIFFER: [&str; 15] = [
     "logging_strategy",
     "logging_steps",
     "logging_first_step",
+    "report_to",
+    "logging_dir",
     "save_strategy",
     "save_steps",
     "save_total_limit",
@@ -291,6 +293,8 @@ mod tests {
                     serde_json::to_value(loss).unwrap()
                 }
                 ("train_sampling_strategy", _) => "sequential".into(),
+                ("report_to", _) => "tensorboard".into(),
+                ("batch_sampler", _) => "no_duplicates".into(),
                 ("eval_strategy" | "logging_strategy" | "save_strategy", _) => "epoch".into(),
                 ("metric_for_best_model", _) => "loss".into(),
                 ("resume_from_checkpoint", _) => serde_json::to_value(crate::train::output::Resume::Last).unwrap(),

@@ -1,7 +1,7 @@
 //! The training data, tokenized once: rows of text numbers, the tokens of each distinct text, and who is whose positive.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use embertune_kernels::Ops;
 
@@ -19,7 +19,7 @@ use crate::train::settings::TrainSettings;
 const GUIDE_BATCH: usize = 64;
 
 /// One row, with texts as numbers in [`TrainingSet::texts`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     /// The query.
     pub query: u32,
@@ -45,8 +45,10 @@ pub struct Text {
 }
 
 /// Rows ready to be trained on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TrainingSet {
+    /// The file that the rows are from.
+    pub path: PathBuf,
     /// In the order of the file.
     pub rows: Vec<Row>,
     /// What the rows' numbers mean.
@@ -102,7 +104,7 @@ impl TrainingSet {
             texts.extend(tokens.into_iter().zip(list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) }));
         }
         progress.finish();
-        Ok(TrainingSet { rows, texts, guide: None, known })
+        Ok(TrainingSet { path: path.into(), rows, texts, guide: None, known })
     }
 
     /// The set, made of the same `examples`, with the vectors of all its texts by the model `guide`. Each text goes through it

@@ -10,20 +10,23 @@ use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::train::cadence::Cadence;
 use crate::train::checkpoint::{Fingerprint, MOMENTS, State};
+use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::{HeldOut, passages_of, split};
 use crate::train::events::{EvaluationEvent, Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
+use crate::train::guards::{Guards, unchanged};
 use crate::train::loss_settings::Reads;
 use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
 use crate::train::settings::TrainSettings;
+use crate::train::tensorboard::ReportTo;
 use crate::train::trainer::{StepReport, Trainer};
 
-/// Trains as `settings` say and writes `output_dir`, which is the trained model with `log.jsonl`, `run.json` and the checkpoints in
-/// it. Runs in the current rayon pool. Gives the record.
+/// Trains as `settings` say and writes `output_dir`, which is the trained model with `log.jsonl`, `run.json`, `run.toml` and the
+/// checkpoints in it. Runs in the current rayon pool. Gives the record.
 ///
 /// # Errors
 /// Settings, data or a model that cannot work; a loss that is not finite; a file system that fails; a checkpoint of another run;
@@ -37,6 +40,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     let Prepared { mut model, set, held_out, fingerprint, settings, forecast, seconds: before } =
         prepare(ops, settings, budget_bytes, observer)?;
     let settings = &settings;
+    folder.save_config(&to_toml(settings))?;
 
     let mut trainer = Trainer::new(&mut model, &set, settings)?.within(&forecast);
     let mut so_far = match resumed {
@@ -49,6 +53,10 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
             SoFar { counts, ..SoFar::default() }
         }
     };
+    if settings.report_to == ReportTo::Tensorboard {
+        let steps_done = trainer.steps_done();
+        folder.report(settings.logging_dir.as_deref(), (steps_done > 0).then_some(steps_done))?;
+    }
     so_far.seconds.load += before.load;
     so_far.seconds.data += before.data;
 
@@ -64,6 +72,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         folder: &mut folder,
         fingerprint: &fingerprint,
         so_far,
+        guards: Guards::default(),
         observer,
     };
     run.all_steps()?;
@@ -126,6 +135,7 @@ pub fn dry_run<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer
 fn begin(settings: &TrainSettings, observer: &dyn Observer) -> Result<Option<u64>> {
     settings.validate()?;
     settings.notes().iter().for_each(|note| observer.note(note));
+    settings.warnings().iter().for_each(|warning| observer.warn(warning));
     Ok(settings.memory_budget.bytes())
 }
 
@@ -273,6 +283,7 @@ struct Run<'a, O: Ops> {
     logs: Cadence,
     saves: Cadence,
     evaluates: Cadence,
+    guards: Guards,
     observer: &'a dyn Observer,
 }
 
@@ -286,6 +297,9 @@ impl<O: Ops> Run<'_, O> {
                 plan.n_rows_left_out()
             ));
         }
+        if let Some(note) = self.trainer.shared_texts() {
+            observer.note(&note);
+        }
         if self.trainer.learns_nothing() {
             observer.warn(&format!(
                 "the learning rate is 0 in all {} steps, so nothing is learnt: shorten the warm-up (`--warmup_ratio`, \
@@ -298,10 +312,15 @@ impl<O: Ops> Run<'_, O> {
         }
         observer.training_begins(&plan, self.trainer.steps_done());
         loop {
+            let before = self.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
             let began = Instant::now();
             let Some(report) = self.trainer.step() else { break };
             let report = report?;
-            self.take_in(&report, began.elapsed())?;
+            let took = began.elapsed();
+            if before.is_some_and(|before| before == self.trainer.weight_norms()) {
+                observer.warn(&unchanged(&report));
+            }
+            self.take_in(&report, took)?;
             let is_last = report.step == plan.total_steps;
             let mut stops_early = false;
             if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
@@ -329,7 +348,7 @@ impl<O: Ops> Run<'_, O> {
 
     /// Counts, shows and logs a step.
     fn take_in(&mut self, report: &StepReport, took: Duration) -> Result<()> {
-        warn_of_empty_batches(report, &self.so_far.counts, self.observer);
+        self.guards.look_at(report, self.settings).iter().for_each(|sign| self.observer.warn(sign));
         self.so_far.add(report, took.as_secs_f64());
         self.so_far.temperature = self.trainer.learned_temperature();
         let total_steps = self.trainer.plan().total_steps;
@@ -417,16 +436,5 @@ impl<O: Ops> Run<'_, O> {
                 "by {measure} no evaluation was better than the base model: try a smaller `--learning_rate`, other negatives or more data"
             ));
         }
-    }
-}
-
-/// Said once: the data itself leaves a batch without negatives, because its rows share their positives, say.
-fn warn_of_empty_batches(report: &StepReport, before: &Counts, observer: &dyn Observer) {
-    if report.stats.n_idle > 0 && before.queries_without_negative == 0 {
-        observer.warn(&format!(
-            "step {}: {} of {} queries have no negative in their batch and learn nothing from it; this is said once, and \
-             counted in run.json",
-            report.step, report.stats.n_idle, report.stats.n_queries
-        ));
     }
 }

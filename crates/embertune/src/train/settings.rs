@@ -15,7 +15,8 @@ use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
 use crate::train::objective::Objective;
 use crate::train::output::Resume;
-use crate::train::sampler::{LastBatch, SamplingStrategy};
+use crate::train::sampler::{BatchSampler, LastBatch, SamplingStrategy};
+use crate::train::tensorboard::ReportTo;
 
 /// What to train, on what, and how. Defaults are those of Hugging Face's TrainingArguments and of the original's finetune.py.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,6 +88,9 @@ pub struct TrainSettings {
     pub max_grad_norm: f64,
     /// Order of the rows. Default random.
     pub train_sampling_strategy: SamplingStrategy,
+    /// Whether the rows of a batch may share texts. Default `batch_sampler`, they may, as in sentence-transformers: known positives are
+    /// masked, so a text that comes twice is a negative less and no false one.
+    pub batch_sampler: BatchSampler,
     /// Leave out the last batch of an epoch where it is smaller. Default false.
     pub dataloader_drop_last: bool,
     /// Seed of everything random. Default 42.
@@ -120,6 +124,10 @@ pub struct TrainSettings {
     pub logging_steps: usize,
     /// Log the first step as well. Default false.
     pub logging_first_step: bool,
+    /// Who is told what the log is told. Default nobody.
+    pub report_to: ReportTo,
+    /// Folder of TensorBoard's runs, in which this one has the name of `output_dir`. Default: `runs` in the run's own folder.
+    pub logging_dir: Option<PathBuf>,
     /// When to write a checkpoint. Default every `save_steps`.
     pub save_strategy: Strategy,
     /// Steps between two `checkpoint-<step>` folders. 0 for none. Default 500. After the last step there is none: `output_dir` is
@@ -175,6 +183,7 @@ impl Default for TrainSettings {
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
             train_sampling_strategy: SamplingStrategy::Random,
+            batch_sampler: BatchSampler::BatchSampler,
             dataloader_drop_last: false,
             seed: 42,
             eval_data: None,
@@ -190,6 +199,8 @@ impl Default for TrainSettings {
             logging_strategy: Strategy::Steps,
             logging_steps: 500,
             logging_first_step: false,
+            report_to: ReportTo::None,
+            logging_dir: None,
             save_strategy: Strategy::Steps,
             save_steps: 500,
             save_total_limit: None,
@@ -245,6 +256,12 @@ impl TrainSettings {
                 hint: None,
             });
         }
+        if self.logging_dir.is_some() && self.report_to == ReportTo::None {
+            return Err(Error::Setting {
+                problem: "`--logging_dir` has no effect without `--report_to tensorboard`".into(),
+                hint: Some("pass both, or neither; the log is `log.jsonl` in the output folder in any case".into()),
+            });
+        }
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
         self.some_query_has_a_negative()
@@ -290,16 +307,23 @@ impl TrainSettings {
         if self.negatives_cross_device {
             notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
         }
-        if self.effective_temperature() != self.temperature {
-            notes.push(format!(
-                "`--normalized False`: the temperature is 1 instead of {}, as in the original",
-                self.temperature
-            ));
-        }
         if self.eval_strategy == Some(Strategy::No) && (self.eval_data.is_some() || self.eval_split.is_some()) {
             notes.push("`--eval_strategy no`: nothing is evaluated, and all rows are trained on".into());
         }
         notes
+    }
+
+    /// What should be said about settings that are followed otherwise than their names promise, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.effective_temperature() != self.temperature {
+            warnings.push(format!(
+                "`--normalized False`: the temperature is 1 instead of {}, as in the original, since vectors of any length have large \
+                 similarities; train with `--normalized True` to use `--temperature`",
+                self.temperature
+            ));
+        }
+        warnings
     }
 
     /// The temperature in use: 1 where similarities are no cosines.
