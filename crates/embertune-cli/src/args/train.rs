@@ -42,8 +42,14 @@ Examples:
 )]
 pub struct TrainArgs {
     /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them
-    #[arg(long, value_name = "FILE")]
-    pub train_data: PathBuf,
+    ///
+    /// Several files are data sets of their own: a batch is of one of them, so that its negatives are of one kind.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub train_data: Vec<PathBuf>,
+
+    /// How often an epoch takes the rows of each data set: 1 is once, 0.5 half of them, 2 twice [default: 1 each]
+    #[arg(long, value_name = "X", value_delimiter = ',', num_args = 1..)]
+    pub dataset_weights: Vec<f64>,
 
     /// Rows to evaluate on while it trains: JSON lines {"query": str, "pos": [str]}
     #[arg(long, value_name = "FILE", conflicts_with = "eval_split")]
@@ -293,7 +299,9 @@ impl TrainArgs {
     pub fn settings(&self) -> Result<TrainSettings> {
         Ok(TrainSettings {
             model_name_or_path: self.model.model_name_or_path.clone(),
-            train_data: self.train_data.clone(),
+            train_data: self.train_data[0].clone(),
+            more_train_data: self.train_data[1..].to_vec(),
+            dataset_weights: self.dataset_weights.clone(),
             output_dir: self.output_dir.clone(),
             overwrite_output_dir: self.overwrite_output_dir,
             query_instruction_for_retrieval: self.model.changes.query_instruction_for_retrieval.clone(),

@@ -13,7 +13,14 @@ pub fn to_toml(settings: &TrainSettings) -> String {
         "# The settings of a run of Embertune {}. `embertune train --config FILE --output_dir FOLDER` repeats it.\n",
         env!("CARGO_PKG_VERSION")
     );
-    add_entries(&mut text, None, &value_of(settings));
+    let mut value = value_of(settings);
+    // Two settings, one flag.
+    if let Some(Value::Array(more)) = value.as_object_mut().and_then(|fields| fields.shift_remove("more_train_data"))
+        && !more.is_empty()
+    {
+        value["train_data"] = std::iter::once(value["train_data"].clone()).chain(more).collect();
+    }
+    add_entries(&mut text, None, &value);
     text
 }
 

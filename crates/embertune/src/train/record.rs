@@ -160,6 +160,8 @@ pub struct RunRecord {
     pub prompts: [String; 2],
     /// The data file.
     pub data: FileRecord,
+    /// The other data files.
+    pub more_data: Vec<FileRecord>,
     /// What the run was expected to take.
     pub forecast: Forecast,
     /// The file of held-out rows.

@@ -1,6 +1,6 @@
 //! The whole job of `embertune train`: model and data from their files, the steps, and the folder of the trained model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
@@ -21,6 +21,7 @@ use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
+use crate::train::sampler::rows_per_epoch;
 use crate::train::settings::TrainSettings;
 use crate::train::tensorboard::ReportTo;
 use crate::train::trainer::{StepReport, Trainer};
@@ -94,6 +95,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         dropout: [rates.hidden, rates.attention],
         prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
         data: fingerprint.train_data().clone(),
+        more_data: fingerprint.more_train_data().to_vec(),
         eval_data: fingerprint.eval_data().cloned(),
         candidate_pool: fingerprint.candidate_pool().cloned(),
         forecast,
@@ -173,6 +175,16 @@ fn prepare<O: Ops>(
         None => set,
     };
     drop(rows.train);
+    let set = settings.more_train_data.iter().try_fold(set, |set, path| {
+        let examples = read_rows(path, settings, observer)?;
+        let other = TrainingSet::new(&model, &examples, path, settings, observer)?;
+        let other = match &settings.loss.guide_model {
+            Some(guide) => guided(guide, &model, other, &examples, settings, observer)?,
+            None => other,
+        };
+        Ok::<_, Error>(set.join(other))
+    })?;
+    say_shares(&set, settings, observer);
     let held_out = match rows.held_out {
         Some(HeldOutRows { rows, path, candidates }) => {
             Some(HeldOut::new(&model, &rows, &path, candidates, settings, observer)?)
@@ -184,7 +196,8 @@ fn prepare<O: Ops>(
         _ => Ok(None),
     };
     let evaluated_on = [record(&settings.eval_data)?, record(&settings.candidate_pool)?];
-    let train_data = FileRecord::of(&settings.train_data)?;
+    let more = settings.more_train_data.iter().map(|path| FileRecord::of(path));
+    let train_data = (FileRecord::of(&settings.train_data)?, more.collect::<Result<_>>()?);
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
     let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
@@ -205,7 +218,28 @@ fn guided<O: Ops>(
     observer.note(&format!("`--guide_model {guide}` embeds the texts"));
     let unit = Overrides { normalize: Some(true), ..Overrides::default() };
     let guide = EmbeddingModel::load_beside(trained, &resolve(guide, observer)?, &unit, observer)?;
-    set.guided_by(&guide, examples, &settings.train_data, settings, observer)
+    let path = set.files[0].path.clone();
+    set.guided_by(&guide, examples, &path, settings, observer)
+}
+
+/// Says what an epoch takes of each data set, where there are several.
+fn say_shares(set: &TrainingSet, settings: &TrainSettings, observer: &dyn Observer) {
+    for (i, file) in set.files.iter().enumerate().filter(|_| settings.mixes_data_sets()) {
+        let n_rows = file.rows.len();
+        let n_wanted = rows_per_epoch(settings, i, n_rows);
+        observer.note(&format!(
+            "{}: {n_rows} rows, of which an epoch takes {n_wanted}, in {} batches of their own",
+            file.path.display(),
+            n_wanted / settings.per_device_train_batch_size
+        ));
+    }
+}
+
+fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<Vec<Example>> {
+    match settings.loss.name.reads() {
+        Reads::Texts => read_examples(path, observer),
+        _ => read_scored_examples(path, observer),
+    }
 }
 
 /// The rows of a run, on their two sides.
@@ -222,10 +256,7 @@ struct HeldOutRows {
 
 impl Rows {
     fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
-        let train = match settings.loss.name.reads() {
-            Reads::Texts => read_examples(&settings.train_data, observer)?,
-            _ => read_scored_examples(&settings.train_data, observer)?,
-        };
+        let train = read_rows(&settings.train_data, settings, observer)?;
         if !settings.evaluates() {
             // Without an evaluation nothing is held out.
             return Ok(Rows { train, held_out: None });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::TextId;
 use crate::error::{Error, Result};
 use crate::random::{Shuffle, key};
-use crate::train::dataset::TrainingSet;
+use crate::train::dataset::{DataFile, TrainingSet};
 use crate::train::group::{Draw, choose};
 use crate::train::settings::TrainSettings;
 use crate::train::spread::{n_sharing, spread};
@@ -87,19 +87,66 @@ impl FromStr for BatchSampler {
     }
 }
 
-/// Separates this use of a seed from others.
+/// Separate these uses of a seed from others.
 const ORDER: u64 = 1;
+const TURNS: u64 = 5;
 
 /// Batches that are sorted by length together, as in transformers.
 const SORTED_BATCHES: usize = 50;
 
-/// The rows of one epoch in their order, a permutation of the rows of the set.
+/// The rows of one epoch in their order. Of a single data set they are a permutation of its rows. Several data sets take turns in
+/// whole batches, so that each batch is of one of them.
 pub fn epoch_order(set: &TrainingSet, settings: &TrainSettings, epoch: usize) -> Vec<usize> {
-    let order = match settings.train_sampling_strategy {
-        SamplingStrategy::Random => random(set.rows.len(), settings.seed, epoch),
-        SamplingStrategy::Sequential => (0..set.rows.len()).collect(),
-        SamplingStrategy::GroupByLength => by_length(set, settings, epoch),
+    if !settings.mixes_data_sets() {
+        let n = set.rows.len();
+        let order = match settings.train_sampling_strategy {
+            SamplingStrategy::Sequential => (0..n).collect(),
+            _ => Shuffle::new(n, key(&[ORDER, settings.seed, epoch as u64])).collect(),
+        };
+        return arranged(order, set, settings, epoch);
+    }
+    let of_file = |(i, file): (usize, &DataFile)| {
+        let dealt = dealt(settings, epoch, i, file.rows.len()).into_iter().map(|row| file.rows.start + row);
+        arranged(dealt.collect(), set, settings, epoch)
     };
+    let order: Vec<_> = set.files.iter().enumerate().flat_map(of_file).collect();
+    let batches: Vec<_> = order.chunks(settings.per_device_train_batch_size).collect();
+    match settings.train_sampling_strategy {
+        SamplingStrategy::Sequential => batches.concat(),
+        _ => Shuffle::new(batches.len(), key(&[TURNS, settings.seed, epoch as u64]))
+            .flat_map(|i| batches[i])
+            .copied()
+            .collect(),
+    }
+}
+
+/// How many rows an epoch takes of data set `i` of several, which has `n_rows`: as many as its weight says, in whole batches.
+pub fn rows_per_epoch(settings: &TrainSettings, i: usize, n_rows: usize) -> usize {
+    let weight = settings.dataset_weights.get(i).copied().unwrap_or(1.0);
+    let n_batches = (weight * n_rows as f64 / settings.per_device_train_batch_size as f64).round() as usize;
+    n_batches.max(1) * settings.per_device_train_batch_size
+}
+
+/// The rows of data set `i` in this epoch: the next ones of a deck that is shuffled anew after every round, so that all rows get their
+/// turn, whatever part of them an epoch takes.
+fn dealt(settings: &TrainSettings, epoch: usize, i: usize, n_rows: usize) -> Vec<usize> {
+    let n_wanted = rows_per_epoch(settings, i, n_rows);
+    let first = epoch * n_wanted;
+    let round = |round: usize| -> Vec<usize> {
+        match settings.train_sampling_strategy {
+            SamplingStrategy::Sequential => (0..n_rows).collect(),
+            _ => Shuffle::new(n_rows, key(&[ORDER, settings.seed, round as u64, i as u64])).collect(),
+        }
+    };
+    let rounds = first / n_rows..(first + n_wanted).div_ceil(n_rows);
+    rounds.flat_map(round).skip(first % n_rows).take(n_wanted).collect()
+}
+
+/// An order of rows as the settings want it within batches.
+fn arranged(mut order: Vec<usize>, set: &TrainingSet, settings: &TrainSettings, epoch: usize) -> Vec<usize> {
+    if settings.train_sampling_strategy == SamplingStrategy::GroupByLength {
+        sort_by_length(&mut order, set, settings.per_device_train_batch_size);
+    }
     match settings.batch_sampler {
         BatchSampler::BatchSampler => order,
         BatchSampler::NoDuplicates => {
@@ -113,15 +160,9 @@ pub fn n_duplicates(set: &TrainingSet, settings: &TrainSettings, epoch: usize, o
     n_sharing(order, settings.per_device_train_batch_size, |row| texts_of(set, settings, epoch, row))
 }
 
-fn random(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
-    Shuffle::new(n, key(&[ORDER, seed, epoch as u64])).collect()
-}
-
 /// transformers' LengthGroupedSampler: a random order, of which each part is sorted by length; the longest row of all comes first, so
 /// that a batch that is too large for the memory is the first one.
-fn by_length(set: &TrainingSet, settings: &TrainSettings, epoch: usize) -> Vec<usize> {
-    let mut order = random(set.rows.len(), settings.seed, epoch);
-    let batch_size = settings.per_device_train_batch_size;
+fn sort_by_length(order: &mut [usize], set: &TrainingSet, batch_size: usize) {
     let n_tokens = |text: u32| set.texts[text as usize].tokens.ids.len();
     let length = |row: &usize| n_tokens(set.rows[*row].query) + n_tokens(set.rows[*row].positives[0]);
     let n_together = (order.len() / (batch_size * 4)).clamp(1, SORTED_BATCHES) * batch_size;
@@ -131,7 +172,6 @@ fn by_length(set: &TrainingSet, settings: &TrainSettings, epoch: usize) -> Vec<u
     {
         order.swap(0, longest);
     }
-    order
 }
 
 /// What a row's texts say in this epoch.
@@ -249,6 +289,35 @@ mod tests {
         let n_shared = |settings| n_duplicates(&set, settings, 1, &epoch_order(&set, settings, 1));
         assert!(n_shared(&plain) > 0);
         assert_eq!(n_shared(&spread), 0);
+    }
+
+    #[test]
+    fn every_batch_is_of_one_data_set_and_every_row_gets_its_turn() {
+        let mut set = set(70);
+        let file = |rows| DataFile { path: "x".into(), rows };
+        set.files = vec![file(0..23), file(23..70)];
+        for strategy in SamplingStrategy::ALL.map(|(_, strategy)| strategy) {
+            let settings = TrainSettings {
+                more_train_data: vec!["y".into()],
+                dataset_weights: vec![2.0, 0.5],
+                per_device_train_batch_size: 4,
+                batch_sampler: BatchSampler::NoDuplicates,
+                ..settings(strategy, 1)
+            };
+            let mut count = [0; 70];
+            for epoch in 0..46 {
+                let order = epoch_order(&set, &settings, epoch);
+                assert_eq!(order.len(), 48 + 24);
+                assert!(order.chunks(4).all(|batch| batch.iter().all(|row| (*row < 23) == (batch[0] < 23))));
+                order.iter().for_each(|row| count[*row] += 1);
+                assert_eq!(order, epoch_order(&set, &settings, epoch));
+            }
+            // 46 epochs of 48 of 23 rows are 96 rounds; 46 of 24 of 47 are 23 and a half.
+            assert!(
+                count[..23].iter().all(|n| *n == 96) && count[23..].iter().all(|n| (23..=24).contains(n)),
+                "{count:?}"
+            );
+        }
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub struct TrainSettings {
     pub model_name_or_path: String,
     /// JSON lines `{"query", "pos", "neg"}`. Required.
     pub train_data: PathBuf,
+    /// More such files, each a data set of its own: a batch is of one of them.
+    pub more_train_data: Vec<PathBuf>,
+    /// How often an epoch takes the rows of each data set, `train_data` first: 1 is once, 0.5 is half of them. Default 1 each.
+    pub dataset_weights: Vec<f64>,
     /// The folder of the trained model. Required; must not exist, or see `overwrite_output_dir`.
     pub output_dir: PathBuf,
     /// Replace a model folder at `output_dir`, when the new one is complete. Default false.
@@ -154,6 +158,8 @@ impl Default for TrainSettings {
         TrainSettings {
             model_name_or_path: String::new(),
             train_data: PathBuf::new(),
+            more_train_data: Vec::new(),
+            dataset_weights: Vec::new(),
             output_dir: PathBuf::new(),
             overwrite_output_dir: false,
             query_instruction_for_retrieval: None,
@@ -256,6 +262,7 @@ impl TrainSettings {
                 hint: None,
             });
         }
+        self.check_data_sets()?;
         if self.logging_dir.is_some() && self.report_to == ReportTo::None {
             return Err(Error::Setting {
                 problem: "`--logging_dir` has no effect without `--report_to tensorboard`".into(),
@@ -265,6 +272,36 @@ impl TrainSettings {
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
         self.some_query_has_a_negative()
+    }
+
+    fn check_data_sets(&self) -> Result<()> {
+        let n_sets = 1 + self.more_train_data.len();
+        let weights = &self.dataset_weights;
+        let refuse = |problem: String, hint: &str| Err(Error::Setting { problem, hint: Some(hint.into()) });
+        if !weights.is_empty() && weights.len() != n_sets {
+            return refuse(
+                format!("`--dataset_weights` has {} numbers, and `--train_data` {n_sets} files", weights.len()),
+                "give one weight for each file, in their order",
+            );
+        }
+        if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
+            return refuse(
+                format!("`--dataset_weights {weight}` is not allowed: it has to be above 0"),
+                "leave a data set out that is not to be trained on",
+            );
+        }
+        if n_sets > 1 && self.eval_split.is_some() {
+            return refuse(
+                "`--eval_split` takes its queries from a single data set".into(),
+                "pass rows to evaluate on as `--eval_data`",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether an epoch takes whole batches of one data set after the other, by their weights.
+    pub fn mixes_data_sets(&self) -> bool {
+        !self.more_train_data.is_empty() || !self.dataset_weights.is_empty()
     }
 
     fn some_query_has_a_negative(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::optim::{AdamW, Schedule};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::objective::Objective;
-use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates};
+use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
 use crate::train::settings::TrainSettings;
 use crate::train::step::{MicroBatch, Pass, forward_backward};
 use crate::train::temperature::LearnedTemperature;
@@ -24,9 +24,11 @@ use crate::train::temperature::LearnedTemperature;
 const NOTED_DUPLICATES: f64 = 0.05;
 
 /// How long a run will be.
+///
+/// Several data sets give whole batches each, as [`rows_per_epoch`] says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// Rows of the data.
+    /// Rows of an epoch's order.
     pub n_rows: usize,
     /// How an epoch is cut.
     pub batches: Batches,
@@ -45,7 +47,10 @@ impl Plan {
     /// # Errors
     /// Where an epoch has no batch.
     pub fn new(set: &TrainingSet, settings: &TrainSettings) -> Result<Self> {
-        let n_rows = set.rows.len();
+        let n_rows = match settings.mixes_data_sets() {
+            true => set.files.iter().enumerate().map(|(i, file)| rows_per_epoch(settings, i, file.rows.len())).sum(),
+            false => set.rows.len(),
+        };
         let batch_size = settings.per_device_train_batch_size;
         let alone = n_rows % batch_size == 1 && batch_size > 1;
         let without_negatives =
@@ -330,8 +335,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
     }
 
     fn not_finite(&self, what: &str, rows: &[usize]) -> Error {
-        let path = self.set.path.display();
-        let lines: Vec<_> = rows.iter().take(8).map(|&row| format!("{path}:{}", self.set.rows[row].line)).collect();
+        let lines: Vec<_> = rows.iter().take(8).map(|&row| self.set.place(row)).collect();
         let more = rows.len() - lines.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Error::Training {

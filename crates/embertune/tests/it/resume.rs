@@ -113,6 +113,55 @@ fn every_way_to_make_batches_goes_on_where_it_was() {
 }
 
 #[test]
+fn several_data_sets_go_on_where_they_were_and_are_told_apart() {
+    let Some(mut job) = job() else { return };
+    let other = job.root.path().join("other.jsonl");
+    let row =
+        |i: usize| serde_json::json!({"query": format!("word {i}"), "pos": [format!("text {i}")], "neg": ["an other"]});
+    fs::write(&other, (0..5).map(|i| format!("{}\n", row(i))).collect::<String>()).unwrap();
+    job.settings = TrainSettings {
+        more_train_data: vec![other.clone()],
+        dataset_weights: vec![0.5, 2.0],
+        gradient_accumulation_steps: 1,
+        eval_split: None,
+        eval_steps: None,
+        load_best_model_at_end: false,
+        ..job.settings
+    };
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    assert!(
+        said.lines().iter().any(|line| line.ends_with("5 rows, of which an epoch takes 9, in 3 batches of their own"))
+    );
+    let expected = outcome(&job);
+    job.settings.output_dir = job.root.path().join("again");
+    job.train_and_say(&Said::stopping_at(6)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let rows = fs::read_to_string(&other).unwrap();
+    fs::write(&other, rows.replace("text 3", "text three")).unwrap();
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("the content of `--train_data` is another one"), "{error}");
+    fs::write(&other, rows).unwrap();
+    job.train().unwrap();
+    assert!(outcome(&job) == expected);
+
+    for (settings, problem) in [
+        (TrainSettings { dataset_weights: vec![1.0], ..job.settings.clone() }, "`--dataset_weights` has 1 numbers"),
+        (
+            TrainSettings { dataset_weights: vec![1.0, 0.0], ..job.settings.clone() },
+            "`--dataset_weights 0` is not allowed",
+        ),
+        (
+            TrainSettings { eval_split: Some(0.1), ..job.settings.clone() },
+            "`--eval_split` takes its queries from a single",
+        ),
+    ] {
+        let error = settings.validate().unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+#[test]
 fn events_of_a_resumed_run_are_those_of_the_whole_run() {
     if job().is_none() {
         return;
