@@ -219,6 +219,7 @@ const SO_ANYWAY: &[(&str, &[&str])] = &[
             "full_determinism",
             "no_cuda",
             "remove_unused_columns",
+            "same_dataset_within_batch",
             "save_safetensors",
             "use_cpu",
         ],
