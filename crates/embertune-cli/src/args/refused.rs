@@ -53,7 +53,7 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     ),
     (
         &["bf16_full_eval", "fp16_full_eval", "fp16_opt_level", "fp16_backend", "half_precision_backend"],
-        "everything is computed in f32 for now",
+        "an evaluation computes as the training does, by `--precision`",
         "leave it out",
     ),
     (
@@ -207,6 +207,7 @@ const SO_ANYWAY: &[(&str, &[&str])] = &[
             "torch_compile",
             "unified_finetuning",
             "use_liger_kernel",
+            "use_cache",
             "use_mps_device",
             "use_self_distill",
         ],

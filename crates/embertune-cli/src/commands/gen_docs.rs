@@ -42,8 +42,10 @@ fn what_becomes_of(name: &str, train: Option<&Command>) -> String {
     match (flag.and_then(Arg::get_help), refused::reason(name)) {
         (Some(help), _) => format!("taken: {help}").replace('|', "\\|").replace('<', "&lt;"),
         (None, Some((reason, hint))) => {
-            let accepted = refused::so_anyway(name).map(|so| format!("; `{so}` is accepted"));
-            format!("refused: {reason} ({hint}){}", accepted.unwrap_or_default())
+            let accepted = refused::so_anyway(name).map(|so| format!("; `{so}` is accepted")).unwrap_or_default();
+            let hint = hint.strip_prefix("leave it out").unwrap_or(hint);
+            let hint = hint.strip_prefix("; ").unwrap_or(hint);
+            format!("refused: {reason}{}{hint}{accepted}", if hint.is_empty() { "" } else { "; " })
         }
         (None, None) => "not known".into(),
     }
