@@ -230,12 +230,17 @@ impl TrainSettings {
         let rules: [(&str, String, bool, &str); 17] = [
             ("query_max_len", self.query_max_len.to_string(), self.query_max_len > 0, "at least 1"),
             ("passage_max_len", self.passage_max_len.to_string(), self.passage_max_len > 0, "at least 1"),
-            ("dropout", format!("{:?}", self.dropout), self.dropout.is_none_or(|p| share(p.into())), "in 0..1"),
+            (
+                "dropout",
+                self.dropout.unwrap_or_default().to_string(),
+                self.dropout.is_none_or(|p| share(p.into())),
+                "in 0..1",
+            ),
             ("temperature", self.temperature.to_string(), positive(self.temperature), "above 0"),
             ("train_group_size", self.train_group_size.to_string(), self.train_group_size > 0, "at least 1"),
             ("learning_rate", self.learning_rate.to_string(), positive(self.learning_rate), "above 0"),
             ("num_train_epochs", self.num_train_epochs.to_string(), positive(self.num_train_epochs), "above 0"),
-            ("max_steps", format!("{:?}", self.max_steps), self.max_steps != Some(0), "at least 1"),
+            ("max_steps", self.max_steps.unwrap_or_default().to_string(), self.max_steps != Some(0), "at least 1"),
             (
                 "per_device_train_batch_size",
                 self.per_device_train_batch_size.to_string(),
@@ -473,7 +478,7 @@ mod tests {
         for (settings, flag) in [
             (TrainSettings { temperature: 0.0, ..d() }, "--temperature 0"),
             (TrainSettings { learning_rate: f64::NAN, ..d() }, "--learning_rate NaN"),
-            (TrainSettings { dropout: Some(1.0), ..d() }, "--dropout"),
+            (TrainSettings { dropout: Some(1.0), ..d() }, "--dropout 1`"),
             (TrainSettings { warmup_ratio: 2.0, ..d() }, "--warmup_ratio 2"),
             (TrainSettings { per_device_train_batch_size: 0, ..d() }, "--per_device_train_batch_size 0"),
         ] {

@@ -181,10 +181,10 @@ fn events_of_a_resumed_run_are_those_of_the_whole_run() {
         let mut job = job().unwrap();
         job.settings.report_to = ReportTo::Tensorboard;
         if let Some(stop) = stop {
-            job.settings.save_steps = 3;
+            job.settings.save_steps = 2;
             job.train_and_say(&Said::stopping_at(stop)).unwrap_err();
             // From before the last events.
-            job.settings.resume_from_checkpoint = Some(Resume::Path(partial(&job).join("checkpoint-3")));
+            job.settings.resume_from_checkpoint = Some(Resume::Path(partial(&job).join("checkpoint-4")));
         }
         job.train().unwrap();
         job
