@@ -7,14 +7,15 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-/// How many times a row is compared with a batch in search of a place, over the whole epoch: a second at most. Where most rows share
-/// a text there is none to be found.
-const TRIES: usize = 300_000;
+/// How many times two rows are compared in search of a place, over the whole epoch: about a second. Where most rows share a text there
+/// is none to be found.
+const TRIES: usize = 10_000_000;
 
 /// `order` rearranged, for batches of `batch_size` rows in a row. `texts_of` gives what has to differ within a batch.
 pub fn spread<T: Eq + Hash>(order: &[usize], batch_size: usize, texts_of: impl Fn(usize) -> Vec<T>) -> Vec<usize> {
     let mut batches = Batches::new(order, batch_size, texts_of);
     let homeless: Vec<_> = (0..order.len()).filter(|&item| !batches.place_behind(item)).collect();
+    batches.open = (0..batches.items.len()).filter(|&batch| batches.has_room(batch)).collect();
     let homeless: Vec<_> =
         homeless.into_iter().filter(|&item| !batches.place(item) && !batches.place_by_swap(item)).collect();
     batches.fill(homeless);
@@ -45,6 +46,8 @@ struct Batches {
     behind: Vec<usize>,
     /// For each batch a later one, or itself while it has room: followed, the first with room.
     next_open: Vec<usize>,
+    /// The batches with room, once all rows were given a first place.
+    open: Vec<usize>,
     tries_left: usize,
 }
 
@@ -60,13 +63,22 @@ impl Batches {
         let sizes: Vec<_> = order.chunks(batch_size).map(<[_]>::len).collect();
         let behind = vec![0; numbers.len()];
         let next_open = (0..=sizes.len()).collect();
-        Batches { items: vec![Vec::new(); sizes.len()], sizes, texts, behind, next_open, tries_left: TRIES }
+        Batches {
+            items: vec![Vec::new(); sizes.len()],
+            sizes,
+            texts,
+            behind,
+            next_open,
+            open: Vec::new(),
+            tries_left: TRIES,
+        }
     }
 
     fn put(&mut self, item: usize, batch: usize) {
         self.items[batch].push(item);
         if !self.has_room(batch) {
             self.next_open[batch] = batch + 1;
+            self.open.retain(|&open| open != batch);
         }
         for &text in &self.texts[item] {
             self.behind[text] = self.behind[text].max(batch + 1);
@@ -99,14 +111,17 @@ impl Batches {
 
     /// Whether no text of the item is in the batch; never, when all tries are used up.
     fn fits(&mut self, item: usize, batch: usize) -> bool {
-        self.tries_left = self.tries_left.saturating_sub(1);
+        self.tries_left = self.tries_left.saturating_sub(1 + self.items[batch].len());
         let mut others = self.items[batch].iter().flat_map(|&other| &self.texts[other]);
         self.tries_left > 0 && !others.any(|text| self.texts[item].contains(text))
     }
 
-    /// A batch with room in which the item fits. They are at the end, mostly.
+    /// The last batch with room in which the item fits.
     fn open_for(&mut self, item: usize) -> Option<usize> {
-        (0..self.items.len()).rev().find(|&batch| self.has_room(batch) && self.fits(item, batch))
+        (0..self.open.len()).rev().find_map(|i| {
+            let batch = self.open[i];
+            (self.tries_left > 0 && self.fits(item, batch)).then_some(batch)
+        })
     }
 
     fn place(&mut self, item: usize) -> bool {
