@@ -118,9 +118,10 @@ impl Batches {
 
     /// The last batch with room in which the item fits.
     fn open_for(&mut self, item: usize) -> Option<usize> {
-        (0..self.open.len()).rev().find_map(|i| {
+        let n_open = if self.tries_left > 0 { self.open.len() } else { 0 };
+        (0..n_open).rev().find_map(|i| {
             let batch = self.open[i];
-            (self.tries_left > 0 && self.fits(item, batch)).then_some(batch)
+            self.fits(item, batch).then_some(batch)
         })
     }
 
