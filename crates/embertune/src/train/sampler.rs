@@ -89,7 +89,7 @@ impl FromStr for BatchSampler {
 
 /// Separate these uses of a seed from others.
 const ORDER: u64 = 1;
-const TURNS: u64 = 5;
+const TURNS: u64 = 8;
 
 /// Batches that are sorted by length together, as in transformers.
 const SORTED_BATCHES: usize = 50;
