@@ -10,7 +10,7 @@ const USAGE: &str = "\
 usage: cargo xtask <task>
   check       format, clippy, tidy, all tests; the cheapest first
   tidy        the rules of the source tree that no other tool knows
-  gen-docs    write docs/cli.md from the command line's own definitions (a test checks that it is current)
+  gen-docs    write docs/cli.md and docs/guide/arguments.md from the command line's own definitions (a test checks them)
   bench       compare with the peers on this machine; `cargo xtask bench` alone says how";
 
 fn main() -> ExitCode {
@@ -49,12 +49,15 @@ fn tidy() -> Result<(), String> {
 }
 
 fn gen_docs() -> Result<(), String> {
-    let output =
-        command("run --quiet --package embertune-cli -- gen_docs").output().map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    for (flags, page) in [("", "docs/cli.md"), (" --arguments", "docs/guide/arguments.md")] {
+        let run = format!("run --quiet --package embertune-cli -- gen_docs{flags}");
+        let output = command(&run).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        std::fs::write(root().join(page), output.stdout).map_err(|error| format!("{page}: {error}"))?;
     }
-    std::fs::write(root().join("docs/cli.md"), output.stdout).map_err(|error| format!("docs/cli.md: {error}"))
+    Ok(())
 }
 
 fn cargo(arguments: &str) -> Result<(), String> {

@@ -15,17 +15,30 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use args::{Cli, refused, spelling};
+use args::{Cli, config, refused, spelling};
 
 fn main() -> ExitCode {
     let argv: Vec<_> = std::env::args_os().map(spelling::underscored).collect();
-    if let Err(error) = refused::check(&argv) {
-        return diagnostics::report(&error);
-    }
-    // Clap itself shows help and usage errors, and exits with 0 or 2.
-    let cli = Cli::from_arg_matches(&Cli::definition().get_matches_from(argv)).unwrap_or_else(|error| error.exit());
-    match commands::run(cli) {
-        Ok(code) => code,
-        Err(error) => diagnostics::report(&error),
-    }
+    let definition = Cli::definition();
+    let expanded = match config::expand(argv, &definition) {
+        Ok(expanded) => expanded,
+        Err(error) => return diagnostics::report(&error),
+    };
+    let say_origin = |message: &str| {
+        if let Some(origin) = expanded.origin(message) {
+            eprintln!("note: {origin}");
+        }
+    };
+    let done = refused::check(expanded.argv.clone()).and_then(|argv| {
+        // Clap itself shows help and usage errors, and exits with 0 or 2.
+        let parsed = definition.try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches));
+        commands::run(parsed.unwrap_or_else(|error| {
+            say_origin(&error.to_string());
+            error.exit()
+        }))
+    });
+    done.unwrap_or_else(|error| {
+        say_origin(&error.to_string());
+        diagnostics::report(&error)
+    })
 }

@@ -57,11 +57,12 @@ impl Stage {
 impl Display {
     /// Bars where standard error is a terminal, else lines.
     pub fn new() -> Display {
-        Display {
-            on_terminal: std::io::stderr().is_terminal(),
-            stage: Mutex::new(None),
-            stop: interrupt::Flag::default(),
-        }
+        Display { on_terminal: std::io::stderr().is_terminal(), ..Display::lines() }
+    }
+
+    /// Lines, wherever they go.
+    pub fn lines() -> Display {
+        Display { on_terminal: false, stage: Mutex::new(None), stop: interrupt::Flag::default() }
     }
 
     /// Raised when the user wants the work to stop.

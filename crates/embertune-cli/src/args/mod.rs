@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod boolean;
 pub mod compare;
+pub mod config;
 pub mod embed;
 pub mod embedding;
 pub mod evaluate;
@@ -63,16 +64,25 @@ pub enum Command {
     Embed(Box<EmbedArgs>),
     /// Print the reference of all commands as Markdown (the source of docs/cli.md)
     #[command(hide = true, name = "gen_docs")]
-    GenDocs,
+    GenDocs {
+        /// Print what becomes of the arguments of transformers instead (the source of docs/guide/arguments.md)
+        #[arg(long)]
+        arguments: bool,
+    },
 }
 
 impl Cli {
     /// The command line. `mine` needs no model where words rank the candidates or vectors are there already.
     pub fn definition() -> clap::Command {
-        Cli::command().mut_subcommand("mine", |mine| {
-            mine.mut_arg("model_name_or_path", |model| {
-                model.required(false).required_unless_present_any(["query_vectors", "passage_vectors", "ranking"])
-            })
+        let no_model = ["query_vectors", "passage_vectors", "ranking"];
+        Cli::command().mut_subcommands(|command| {
+            let name = command.get_name().to_string();
+            let command = if config::COMMANDS.contains(&&*name) { command.arg(config::flag()) } else { command };
+            match &*name {
+                "mine" => command
+                    .mut_arg("model_name_or_path", |model| model.required(false).required_unless_present_any(no_model)),
+                _ => command,
+            }
         })
     }
 }

@@ -1,16 +1,36 @@
 //! Flags of the original and of Hugging Face's TrainingArguments that are not supported, each with the reason.
 //!
 //! They are refused by name, before clap calls them unknown: whoever brings a command line along should learn what happens
-//! instead, and never believe that a setting was followed.
+//! instead, and never believe that a setting was followed. A value that asks for what is so anyway is let through.
 
 use std::ffi::OsString;
 
 use embertune::{Error, Result};
 
+use super::boolean;
+
 /// `(flags, what is so instead, what to do)`.
 const REFUSED: &[(&[&str], &str, &str)] = &[
     (
-        &["deepspeed", "fsdp", "fsdp_config", "local_rank", "ddp_backend", "ddp_find_unused_parameters", "ddp_timeout"],
+        &[
+            "deepspeed",
+            "fsdp",
+            "fsdp_config",
+            "local_rank",
+            "ddp_backend",
+            "ddp_broadcast_buffers",
+            "ddp_bucket_cap_mb",
+            "ddp_find_unused_parameters",
+            "ddp_static_graph",
+            "ddp_timeout",
+            "accelerator_config",
+            "parallelism_config",
+            "average_tokens_across_devices",
+            "log_on_each_node",
+            "log_level_replica",
+            "save_on_each_node",
+            "eval_use_gather_object",
+        ],
         "training runs in one process, so there is nothing to distribute",
         "leave it out",
     ),
@@ -23,26 +43,53 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
             "tf32",
             "torch_compile",
             "torch_compile_backend",
+            "torch_compile_mode",
             "jit_mode_eval",
+            "use_liger_kernel",
+            "liger_kernel_config",
         ],
         "it chooses how PyTorch computes; this program always computes on the CPU, in f32",
         "leave it out",
     ),
     (
         &["bf16_full_eval", "fp16_full_eval", "fp16_opt_level", "fp16_backend", "half_precision_backend"],
-        "everything is computed in f32 for now",
+        "an evaluation computes as the training does, by `--precision`",
         "leave it out",
     ),
     (
-        &["gradient_checkpointing", "gradient_checkpointing_kwargs", "auto_find_batch_size", "torch_empty_cache_steps"],
-        "activations of a batch are kept in memory",
-        "leave it out; where memory is short, choose a smaller `--per_device_train_batch_size`",
+        &[
+            "gradient_checkpointing",
+            "gradient_checkpointing_kwargs",
+            "activation_checkpointing",
+            "activation_checkpointing_kwargs",
+            "auto_find_batch_size",
+            "torch_empty_cache_steps",
+            "use_cache",
+        ],
+        "activations that do not fit into `--memory_budget` are computed twice, whatever the batch",
+        "leave it out; `--find_batch_size` takes the largest batch that needs none of it",
+    ),
+    (&["optim_target_modules"], "it belongs to the optimizers GaLore and APOLLO, which are not there", "leave it out"),
+    (
+        &["learning_rate_mapping", "router_mapping"],
+        "it is not supported: all weights have the same learning rate",
+        "leave it out",
+    ),
+    (
+        &["prompts"],
+        "prompts are two flags here",
+        "pass `--query_instruction_for_retrieval` and `--passage_instruction_for_retrieval`",
+    ),
+    (
+        &["multi_dataset_batch_sampler"],
+        "batches are drawn from the data sets in proportion to their rows and weights",
+        "pass `--dataset_weights`",
     ),
     (&["optim", "optim_args", "adafactor"], "the optimizer is AdamW, as PyTorch computes it", "leave it out"),
     (
-        &["ignore_data_skip", "restore_callback_states_from_checkpoint", "save_only_model"],
-        "a resumed run goes on exactly where it was",
-        "leave it out",
+        &["ignore_data_skip", "restore_callback_states_from_checkpoint", "save_only_model", "enable_jit_checkpoint"],
+        "every checkpoint is complete, and a resumed run goes on exactly where it was",
+        "leave it out; Ctrl-C and SIGTERM end a run with a checkpoint",
     ),
     (&["do_eval"], "rows to evaluate on are all that an evaluation needs", "pass `--eval_data` or `--eval_split`"),
     (
@@ -51,17 +98,39 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "leave it out; `--eval_strategy` and `--eval_steps` say when to evaluate later",
     ),
     (
-        &["per_device_eval_batch_size", "eval_accumulation_steps"],
-        "an evaluation chooses its batches itself: no result depends on them",
-        "leave it out",
+        &[
+            "per_device_eval_batch_size",
+            "eval_accumulation_steps",
+            "eval_do_concat_batches",
+            "batch_eval_metrics",
+            "include_for_metrics",
+            "label_names",
+            "prediction_loss_only",
+        ],
+        "an evaluation chooses its batches and its metrics itself",
+        "leave it out; `--metric_for_best_model` names the metric that counts",
     ),
     (
-        &["report_to", "run_name", "logging_dir", "log_level", "disable_tqdm", "logging_nan_inf_filter"],
-        "the log is a file of JSON lines in the output folder",
-        "leave it out",
+        &["run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"],
+        "a run is named by its output folder, and nothing is sent anywhere",
+        "leave it out; `--logging_dir` says where TensorBoard finds the run",
     ),
     (
-        &["push_to_hub", "hub_model_id", "hub_token", "hub_strategy", "hub_private_repo"],
+        &["log_level", "include_num_input_tokens_seen", "skip_memory_metrics", "debug"],
+        "the log always has the same entries: losses, rates, tokens, time; run.json has the memory",
+        "leave it out; what is said goes to standard error",
+    ),
+    (&["logging_nan_inf_filter"], "a loss that is no number ends the run with an error", "leave it out"),
+    (
+        &[
+            "push_to_hub",
+            "hub_model_id",
+            "hub_token",
+            "hub_strategy",
+            "hub_private_repo",
+            "hub_always_push",
+            "hub_revision",
+        ],
         "nothing is uploaded",
         "upload the output folder with the tools of the hub",
     ),
@@ -71,17 +140,15 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
             "dataloader_pin_memory",
             "dataloader_persistent_workers",
             "dataloader_prefetch_factor",
+            "dataloader_multiprocessing_context",
+            "dataloader_in_order",
             "remove_unused_columns",
             "preprocessing_num_workers",
         ],
         "there is no data loader to set up: rows are tokenized once, in parallel",
         "leave it out",
     ),
-    (
-        &["group_by_length", "length_column_name"],
-        "no padding is computed, so there is nothing to gain from grouping by length",
-        "leave it out",
-    ),
+    (&["length_column_name"], "lengths are counted in tokens here", "leave it out"),
     (&["do_train", "do_predict"], "`embertune train` always trains", "leave it out"),
     (&["save_safetensors"], "models are always saved as safetensors", "leave it out"),
     (&["label_smoothing_factor", "neftune_noise_alpha"], "it is not part of the loss here", "leave it out"),
@@ -115,22 +182,100 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["use_lora", "lora_rank", "lora_alpha", "lora_dropout"], "all weights are trained, not adapters", "leave it out"),
 ];
 
-/// Refuses a command line that has one of these flags. `argv` is in the spelling with underscores.
+/// `(value, flags)`: what is so anyway, so a command line that asks for it is followed.
+const SO_ANYWAY: &[(&str, &[&str])] = &[
+    (
+        "False",
+        &[
+            "activation_checkpointing",
+            "auto_find_batch_size",
+            "batch_eval_metrics",
+            "bf16_full_eval",
+            "enable_jit_checkpoint",
+            "do_predict",
+            "fp16_full_eval",
+            "gradient_checkpointing",
+            "hub_always_push",
+            "hub_private_repo",
+            "ignore_data_skip",
+            "jit_mode_eval",
+            "logging_nan_inf_filter",
+            "prediction_loss_only",
+            "push_to_hub",
+            "restore_callback_states_from_checkpoint",
+            "save_only_model",
+            "torch_compile",
+            "unified_finetuning",
+            "use_liger_kernel",
+            "use_cache",
+            "use_mps_device",
+            "use_self_distill",
+        ],
+    ),
+    (
+        "True",
+        &[
+            "do_train",
+            "eval_on_start",
+            "full_determinism",
+            "no_cuda",
+            "remove_unused_columns",
+            "same_dataset_within_batch",
+            "save_safetensors",
+            "use_cpu",
+        ],
+    ),
+    ("0", &["label_smoothing_factor", "dataloader_num_workers"]),
+    ("-1", &["local_rank"]),
+    ("proportional", &["multi_dataset_batch_sampler"]),
+];
+
+/// Why a flag is not supported, and what to do.
+pub fn reason(name: &str) -> Option<(&'static str, &'static str)> {
+    REFUSED.iter().find(|(names, _, _)| names.contains(&name)).map(|(_, reason, hint)| (*reason, *hint))
+}
+
+/// The value of an unsupported flag that asks for what is so anyway.
+pub fn so_anyway(name: &str) -> Option<&'static str> {
+    SO_ANYWAY.iter().find(|(_, names)| names.contains(&name)).map(|(value, _)| *value)
+}
+
+/// Refuses a command line that has one of these flags; gives it back without those that ask for what is so anyway. `argv` is in the
+/// spelling with underscores.
 ///
 /// # Errors
 /// The first such flag, with the reason.
-pub fn check(argv: &[OsString]) -> Result<()> {
-    let flags = argv.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--"));
-    for flag in flags {
-        let name = flag.split('=').next().unwrap_or(flag);
-        if let Some((_, reason, hint)) = REFUSED.iter().find(|(names, _, _)| names.contains(&name)) {
+pub fn check(argv: Vec<OsString>) -> Result<Vec<OsString>> {
+    let mut checked = Vec::with_capacity(argv.len());
+    let mut argv = argv.into_iter().peekable();
+    while let Some(argument) = argv.next() {
+        let flag = argument.to_str().and_then(|text| text.strip_prefix("--")).unwrap_or_default();
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value.to_string())));
+        let Some((reason, hint)) = reason(name) else {
+            checked.push(argument);
+            continue;
+        };
+        let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
+        // A switch without a value is on.
+        let value = value.or_else(|| Some(argv.next_if(is_value)?.to_string_lossy().into_owned()));
+        let value = value.unwrap_or_else(|| "True".into());
+        if !so_anyway(name).is_some_and(|so| is_same(so, &value)) {
             return Err(Error::Setting {
                 problem: format!("`--{name}` is not supported: {reason}"),
-                hint: Some((*hint).into()),
+                hint: Some(match so_anyway(name) {
+                    Some(so) => format!("{hint}; `--{name} {so}` is accepted"),
+                    None => hint.into(),
+                }),
             });
         }
     }
-    Ok(())
+    Ok(checked)
+}
+
+fn is_same(a: &str, b: &str) -> bool {
+    let same_switch = || boolean::parse(a).is_ok_and(|a| boolean::parse(b) == Ok(a));
+    let same_number = || a.parse::<f64>().is_ok_and(|a| b.parse() == Ok(a));
+    a == b || same_switch() || same_number()
 }
 
 #[cfg(test)]
@@ -142,12 +287,25 @@ mod tests {
 
     #[test]
     fn refused_flags_are_named_with_the_reason() {
-        let error = check(&["train", "--fsdp=full_shard", "--deepspeed", "x.json"].map(OsString::from)).unwrap_err();
+        let check = |argv: &str| check(argv.split(' ').map(OsString::from).collect());
+        let error = check("train --fsdp=full_shard --deepspeed x.json").unwrap_err();
         assert_eq!(
             error.to_string(),
             "`--fsdp` is not supported: training runs in one process, so there is nothing to distribute"
         );
-        assert!(check(&["train", "--seed", "deepspeed"].map(OsString::from)).is_ok());
+        assert!(check("train --seed deepspeed").is_ok());
+        let error = check("train --push_to_hub --seed 1").unwrap_err();
+        assert!(error.hint().unwrap().ends_with("`--push_to_hub False` is accepted"), "{error}");
+    }
+
+    #[test]
+    fn what_is_so_anyway_may_be_asked_for() {
+        let argv = "train --push_to_hub no --seed 1 --do_train --label_smoothing_factor=0.0 --use_cpu True --fp16";
+        let checked = check(argv.split(' ').map(OsString::from).collect()).unwrap();
+        assert_eq!(checked, ["train", "--seed", "1", "--fp16"]);
+        for (_, names) in SO_ANYWAY {
+            names.iter().for_each(|name| assert!(reason(name).is_some(), "{name}"));
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
-use embertune::train::{Measure, MemoryBudget, Resume, SamplingStrategy, Strategy, TrainSettings};
+use embertune::train::{
+    BatchSampler, Measure, MemoryBudget, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
+};
 use embertune::{Error, Result};
 
 use super::{LossArgs, MachineArgs, ModelArgs, boolean};
@@ -40,8 +42,14 @@ Examples:
 )]
 pub struct TrainArgs {
     /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them
-    #[arg(long, value_name = "FILE")]
-    pub train_data: PathBuf,
+    ///
+    /// Several files are data sets of their own: a batch is of one of them, so that its negatives are of one kind.
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    pub train_data: Vec<PathBuf>,
+
+    /// How often an epoch takes the rows of each data set: 1 is once, 0.5 half of them, 2 twice [default: 1 each]
+    #[arg(long, value_name = "X", value_delimiter = ',', num_args = 1..)]
+    pub dataset_weights: Vec<f64>,
 
     /// Rows to evaluate on while it trains: JSON lines {"query": str, "pos": [str]}
     #[arg(long, value_name = "FILE", conflicts_with = "eval_split")]
@@ -129,9 +137,19 @@ pub struct TrainArgs {
           help_heading = "Training")]
     pub dataloader_drop_last: bool,
 
-    /// Order of the rows: random (anew in every epoch) or sequential
+    /// Order of the rows: random (anew in every epoch), sequential, or group_by_length (random, rows of about the same length together)
     #[arg(long, value_name = "ORDER", default_value_t = default().train_sampling_strategy, help_heading = "Training")]
     pub train_sampling_strategy: SamplingStrategy,
+
+    /// The same as --train_sampling_strategy group_by_length
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, conflicts_with = "train_sampling_strategy",
+          help_heading = "Training")]
+    pub group_by_length: bool,
+
+    /// Whether rows of a batch may share texts: batch_sampler (they may) or no_duplicates (not, as far as the data allows)
+    #[arg(long, value_name = "NAME", default_value_t = default().batch_sampler, help_heading = "Training")]
+    pub batch_sampler: BatchSampler,
 
     /// Seed of the order, of the negatives drawn and of dropout: same input, same seed, same model
     #[arg(long, value_name = "N", default_value_t = default().seed, help_heading = "Training")]
@@ -239,6 +257,19 @@ pub struct TrainArgs {
           value_name = "True|False", action = ArgAction::Set, help_heading = "Log and checkpoints")]
     pub logging_first_step: bool,
 
+    /// Who is told what the log is told: none, or tensorboard, by an event file
+    #[arg(long, value_name = "NAME", default_value_t = default().report_to, help_heading = "Log and checkpoints")]
+    pub report_to: ReportTo,
+
+    /// Folder of TensorBoard's runs; this one gets the name of the output folder there [default: `runs` in the output folder]
+    #[arg(long, value_name = "FOLDER", help_heading = "Log and checkpoints")]
+    pub logging_dir: Option<PathBuf>,
+
+    /// No progress bar: a line now and then, as in a log file
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Log and checkpoints")]
+    pub disable_tqdm: bool,
+
     /// When to write a checkpoint: no, steps or epoch
     #[arg(long, value_name = "WHEN", default_value_t = default().save_strategy, help_heading = "Log and checkpoints")]
     pub save_strategy: Strategy,
@@ -268,7 +299,9 @@ impl TrainArgs {
     pub fn settings(&self) -> Result<TrainSettings> {
         Ok(TrainSettings {
             model_name_or_path: self.model.model_name_or_path.clone(),
-            train_data: self.train_data.clone(),
+            train_data: self.train_data[0].clone(),
+            more_train_data: self.train_data[1..].to_vec(),
+            dataset_weights: self.dataset_weights.clone(),
             output_dir: self.output_dir.clone(),
             overwrite_output_dir: self.overwrite_output_dir,
             query_instruction_for_retrieval: self.model.changes.query_instruction_for_retrieval.clone(),
@@ -297,7 +330,11 @@ impl TrainArgs {
             adam_beta2: self.adam_beta2,
             adam_epsilon: self.adam_epsilon,
             max_grad_norm: self.max_grad_norm,
-            train_sampling_strategy: self.train_sampling_strategy,
+            train_sampling_strategy: match self.group_by_length {
+                true => SamplingStrategy::GroupByLength,
+                false => self.train_sampling_strategy,
+            },
+            batch_sampler: self.batch_sampler,
             dataloader_drop_last: self.dataloader_drop_last,
             seed: self.seed,
             eval_data: self.eval_data.clone(),
@@ -313,6 +350,8 @@ impl TrainArgs {
             logging_strategy: self.logging_strategy,
             logging_steps: self.logging_steps,
             logging_first_step: self.logging_first_step,
+            report_to: self.report_to,
+            logging_dir: self.logging_dir.clone(),
             save_strategy: self.save_strategy,
             save_steps: self.save_steps,
             save_total_limit: self.save_total_limit,

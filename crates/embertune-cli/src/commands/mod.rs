@@ -20,14 +20,17 @@ use crate::progress::Display;
 
 /// Runs the command that the user asked for. The exit code is 1 where it did its work and a requirement is not met.
 pub fn run(cli: Cli) -> Result<ExitCode> {
-    let progress = Display::new();
+    let progress = match &cli.command {
+        Command::Train(args) if args.disable_tqdm => Display::lines(),
+        _ => Display::new(),
+    };
     match cli.command {
         Command::Mine(args) => mine::run(&args, &progress),
         Command::Train(args) => train::run(&args, &progress),
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
-        Command::GenDocs => gen_docs::run(),
+        Command::GenDocs { arguments } => gen_docs::run(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
 }

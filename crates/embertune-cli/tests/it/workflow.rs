@@ -154,10 +154,31 @@ fn a_name_of_the_hub_is_found_in_its_cache() {
 }
 
 #[test]
-fn the_reference_page_is_current() {
-    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
-    let current = Desk::new().run("gen_docs").ok().stdout;
-    assert!(fs::read_to_string(page).unwrap() == current, "docs/cli.md is not current: run `cargo xtask gen-docs`");
+fn the_reference_pages_are_current() {
+    for (flags, page) in [("", "docs/cli.md"), ("--arguments", "docs/guide/arguments.md")] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
+        let current = Desk::new().run(&format!("gen_docs {flags}")).ok().stdout;
+        assert!(fs::read_to_string(path).unwrap() == current, "{page} is not current: run `cargo xtask gen-docs`");
+    }
+}
+
+#[test]
+fn the_settings_that_a_run_leaves_behind_repeat_it() {
+    let desk = Desk::new();
+    desk.write(
+        "job.json",
+        r#"{"model_name_or_path": "model", "train_data": "rows.jsonl", "output_dir": "first", "max_steps": 2}"#,
+    );
+    desk.run("train --config job.json --train_group_size 1 --warmup_steps 1 --seed 7 --matryoshka_dims 8 4").ok();
+    desk.run("train --config first/run.toml --output_dir second").ok();
+    assert!(
+        fs::read(desk.path("first/model.safetensors")).unwrap()
+            == fs::read(desk.path("second/model.safetensors")).unwrap()
+    );
+    let settings = |name: &str| desk.read(name).replace("\"second\"", "\"first\"");
+    assert_eq!(settings("first/run.toml"), settings("second/run.toml"));
+    let done = desk.run("train --config first/run.toml --output_dir third --learning_rate=-1");
+    assert!(done.stderr.contains("`--learning_rate -1`") && !done.stderr.contains("is from"), "{}", done.stderr);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct BatchStats {
     pub hardest_similarity_sum: f64,
     /// Derivative of the loss with respect to the logarithm of the temperature; 0 for losses without one.
     pub d_log_temperature: f64,
+    /// Mean cosine of all texts with each other, of the batch where it is highest; 0 for tiny batches.
+    pub mean_cosine: f64,
 }
 
 impl BatchStats {
@@ -59,6 +61,7 @@ impl BatchStats {
         self.positive_similarity_sum += other.positive_similarity_sum;
         self.hardest_similarity_sum += other.hardest_similarity_sum;
         self.d_log_temperature += other.d_log_temperature;
+        self.mean_cosine = self.mean_cosine.max(other.mean_cosine);
     }
 
     /// Share of the contrasted queries whose positive is closer than everything that should be further; 0 where there are none.

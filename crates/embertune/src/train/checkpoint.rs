@@ -33,9 +33,10 @@ const FORMAT: u32 = 1;
 
 /// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
 /// content is compared instead. Every other setting has to be the same.
-pub const MAY_DIFFER: [&str; 15] = [
+pub const MAY_DIFFER: [&str; 18] = [
     "model_name_or_path",
     "train_data",
+    "more_train_data",
     "eval_data",
     "candidate_pool",
     "output_dir",
@@ -43,6 +44,8 @@ pub const MAY_DIFFER: [&str; 15] = [
     "logging_strategy",
     "logging_steps",
     "logging_first_step",
+    "report_to",
+    "logging_dir",
     "save_strategy",
     "save_steps",
     "save_total_limit",
@@ -57,6 +60,8 @@ pub struct Fingerprint {
     /// All of them; those of [`MAY_DIFFER`] for the reader.
     settings: TrainSettings,
     train_data: FileRecord,
+    #[serde(default)]
+    more_train_data: Vec<FileRecord>,
     eval_data: Option<FileRecord>,
     candidate_pool: Option<FileRecord>,
     /// Hash of the base model, hexadecimal.
@@ -72,18 +77,31 @@ impl Fingerprint {
         set: &TrainingSet,
         settings: &TrainSettings,
         [eval_data, candidate_pool]: [Option<FileRecord>; 2],
-        train_data: FileRecord,
+        (train_data, more_train_data): (FileRecord, Vec<FileRecord>),
     ) -> Self {
         let mut settings = settings.clone();
         // As it is in effect: what `logging_steps` stands in for may not change with it.
         settings.eval_steps = (settings.eval_strategy() == Strategy::Steps).then(|| settings.eval_steps());
         let base_model = format!("{:032x}", model.hash());
-        Fingerprint { settings, train_data, eval_data, candidate_pool, base_model, tokens: hash_of(set) }
+        Fingerprint {
+            settings,
+            train_data,
+            more_train_data,
+            eval_data,
+            candidate_pool,
+            base_model,
+            tokens: hash_of(set),
+        }
     }
 
     /// The file of rows.
     pub fn train_data(&self) -> &FileRecord {
         &self.train_data
+    }
+
+    /// The other files of rows.
+    pub fn more_train_data(&self) -> &[FileRecord] {
+        &self.more_train_data
     }
 
     /// The file of held-out rows.
@@ -116,12 +134,20 @@ impl Fingerprint {
             ("train_data", Some(&self.train_data), Some(&now.train_data)),
             ("eval_data", self.eval_data(), now.eval_data()),
             ("candidate_pool", self.candidate_pool(), now.candidate_pool()),
-        ] {
+        ]
+        .into_iter()
+        .chain(
+            self.more_train_data.iter().zip(&now.more_train_data).map(|(was, is)| ("train_data", Some(was), Some(is))),
+        ) {
             if content(was) != content(is) {
                 let size =
                     |file: Option<&FileRecord>| file.map_or("none".into(), |f| format!("{} bytes", f.size_bytes));
                 found.push(format!("the content of `--{name}` is another one ({}, now {})", size(was), size(is)));
             }
+        }
+        let (n_was, n_is) = (1 + self.more_train_data.len(), 1 + now.more_train_data.len());
+        if n_was != n_is {
+            found.push(format!("`--train_data` was {n_was} files and is {n_is}"));
         }
         if self.base_model != now.base_model {
             found.push("the base model is another one: its weights, configuration or tokenizer differ".into());
@@ -271,6 +297,7 @@ mod tests {
         Fingerprint {
             settings,
             train_data: file("rows"),
+            more_train_data: Vec::new(),
             eval_data: None,
             candidate_pool: None,
             base_model: "b".into(),
@@ -291,6 +318,10 @@ mod tests {
                     serde_json::to_value(loss).unwrap()
                 }
                 ("train_sampling_strategy", _) => "sequential".into(),
+                ("more_train_data", _) => serde_json::json!(["other"]),
+                ("dataset_weights", _) => serde_json::json!([2.0]),
+                ("report_to", _) => "tensorboard".into(),
+                ("batch_sampler", _) => "no_duplicates".into(),
                 ("eval_strategy" | "logging_strategy" | "save_strategy", _) => "epoch".into(),
                 ("metric_for_best_model", _) => "loss".into(),
                 ("resume_from_checkpoint", _) => serde_json::to_value(crate::train::output::Resume::Last).unwrap(),

@@ -65,8 +65,8 @@ struct FirstBatch<'a> {
 
 impl<'a> FirstBatch<'a> {
     fn new(set: &'a TrainingSet, settings: &'a TrainSettings, shape: &RunShape) -> Self {
-        let TrainSettings { train_group_size, train_sampling_strategy, seed, .. } = *settings;
-        let mut rows = epoch_order(shape.plan.n_rows, train_sampling_strategy, seed, 0);
+        let TrainSettings { train_group_size, seed, .. } = *settings;
+        let mut rows = epoch_order(set, settings, 0);
         rows.truncate(settings.per_device_train_batch_size.min(shape.plan.batches.n_rows));
         let wanted = shape.batches[0].chunks[0].n_tokens;
         let mut n_tokens = 0;

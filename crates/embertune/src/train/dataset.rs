@@ -1,7 +1,8 @@
 //! The training data, tokenized once: rows of text numbers, the tokens of each distinct text, and who is whose positive.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use embertune_kernels::Ops;
 
@@ -19,7 +20,7 @@ use crate::train::settings::TrainSettings;
 const GUIDE_BATCH: usize = 64;
 
 /// One row, with texts as numbers in [`TrainingSet::texts`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     /// The query.
     pub query: u32,
@@ -44,10 +45,21 @@ pub struct Text {
     pub id: TextId,
 }
 
+/// A file of rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataFile {
+    /// As given.
+    pub path: PathBuf,
+    /// Places of its rows in [`TrainingSet::rows`].
+    pub rows: Range<usize>,
+}
+
 /// Rows ready to be trained on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TrainingSet {
-    /// In the order of the file.
+    /// Where the rows are from, one file after the other.
+    pub files: Vec<DataFile>,
+    /// In the order of the files.
     pub rows: Vec<Row>,
     /// What the rows' numbers mean.
     pub texts: Vec<Text>,
@@ -102,7 +114,8 @@ impl TrainingSet {
             texts.extend(tokens.into_iter().zip(list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) }));
         }
         progress.finish();
-        Ok(TrainingSet { rows, texts, guide: None, known })
+        let files = vec![DataFile { path: path.into(), rows: 0..rows.len() }];
+        Ok(TrainingSet { files, rows, texts, guide: None, known })
     }
 
     /// The set, made of the same `examples`, with the vectors of all its texts by the model `guide`. Each text goes through it
@@ -128,6 +141,35 @@ impl TrainingSet {
         assert_eq!(vectors.values.len(), self.texts.len() * vectors.dim, "the set was made of other rows");
         self.guide = Some(vectors);
         Ok(self)
+    }
+
+    /// The rows of both, as files of one set. What is a positive in one is known in the other.
+    pub fn join(mut self, other: TrainingSet) -> Self {
+        let (n_rows, n_texts) = (self.rows.len(), self.texts.len() as u32);
+        self.files.extend(other.files.into_iter().map(|file| {
+            let rows = file.rows.start + n_rows..file.rows.end + n_rows;
+            DataFile { rows, ..file }
+        }));
+        self.rows.extend(other.rows.into_iter().map(|mut row| {
+            row.query += n_texts;
+            row.positives.iter_mut().chain(&mut row.negatives).for_each(|number| *number += n_texts);
+            row
+        }));
+        self.texts.extend(other.texts);
+        for (query, known) in other.known {
+            self.known.entry(query).or_default().extend(known);
+        }
+        if let (Some(guide), Some(other)) = (&mut self.guide, other.guide) {
+            guide.values.extend(other.values);
+        }
+        self
+    }
+
+    /// Where a row is: `file:line`.
+    pub fn place(&self, row: usize) -> String {
+        let file = self.files.iter().find(|file| file.rows.contains(&row));
+        let path = file.map_or("?".into(), |file| file.path.display().to_string());
+        format!("{path}:{}", self.rows[row].line)
     }
 
     /// Whether `passage` is a known positive of `query`, or its text, or near to one of these.

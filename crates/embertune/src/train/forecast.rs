@@ -131,7 +131,7 @@ impl RunShape {
     fn new(set: &TrainingSet, settings: &TrainSettings) -> Result<Self> {
         let plan = Plan::new(set, settings)?;
         let TrainSettings { train_group_size, seed, .. } = *settings;
-        let order = epoch_order(plan.n_rows, settings.train_sampling_strategy, seed, 0);
+        let order = epoch_order(set, settings, 0);
         let n_steps = plan.batches.steps_per_epoch().min(plan.total_steps);
         let batches = (0..n_steps).flat_map(|step| plan.batches.of_step(step)).map(|places| {
             let n_queries = places.len();

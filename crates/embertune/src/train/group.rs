@@ -1,8 +1,9 @@
 //! Which positive and which negatives of a row an epoch trains on, as a pure function of (seed, epoch, row).
 //!
 //! The original draws anew each time it sees a row: any positive, `train_group_size - 1` negatives without replacement, and where
-//! there are fewer, a sample of the list repeated often enough. Here the positives take turns, and a list that is too short is
-//! repeated evenly: no negative comes a third time before every other came twice.
+//! there are fewer, a sample of the list repeated often enough. Here both take turns over the epochs: each row deals its negatives
+//! from a shuffled deck that goes round and round, so that all are used as soon as the epochs have room for them, none comes a
+//! second time before every other came once, and a list that is too short is repeated evenly.
 
 use crate::random::{Shuffle, key};
 
@@ -15,7 +16,7 @@ const NEGATIVES: u64 = 3;
 pub struct Group {
     /// Place in the row's positives.
     pub positive: usize,
-    /// Places in the row's negatives: `group_size - 1` of them, or none where the row has none.
+    /// Places in the row's negatives, ascending: `group_size - 1` of them, or none where the row has none.
     pub negatives: Vec<usize>,
 }
 
@@ -35,9 +36,10 @@ pub fn choose(draw: Draw, n_positives: usize, n_negatives: usize, group_size: us
     let Draw { seed, epoch, row } = draw;
     let turn = Shuffle::new(n_positives, key(&[POSITIVE, seed, row as u64])).nth(epoch % n_positives);
     let wanted = if n_negatives == 0 { 0 } else { group_size - 1 };
-    let mut negatives: Vec<_> = (0..wanted / n_negatives.max(1)).flat_map(|_| 0..n_negatives).collect();
-    let rest = wanted - negatives.len();
-    negatives.extend(Shuffle::new(n_negatives, key(&[NEGATIVES, seed, epoch as u64, row as u64])).take(rest));
+    let first = epoch * wanted % n_negatives.max(1);
+    let deck = Shuffle::new(n_negatives, key(&[NEGATIVES, seed, row as u64])).take(first + wanted).collect::<Vec<_>>();
+    let mut negatives: Vec<_> = (first..first + wanted).map(|turn| deck[turn % n_negatives]).collect();
+    negatives.sort_unstable();
     Group { positive: turn.unwrap_or_default(), negatives }
 }
 
@@ -59,11 +61,18 @@ mod tests {
     }
 
     #[test]
-    fn negatives_are_drawn_without_replacement_and_anew_in_each_epoch() {
-        let of = |epoch| choose(draw(epoch, 1), 1, 20, 6).negatives;
-        assert!((0..10).all(|epoch| of(epoch).iter().collect::<HashSet<_>>().len() == 5));
-        assert_eq!(of(0), of(0));
-        assert_ne!(of(0), of(1));
+    fn negatives_take_turns_over_the_epochs_until_all_were_used() {
+        let of = |epoch, row| choose(draw(epoch, row), 1, 20, 7).negatives;
+        for epoch in 0..10 {
+            assert_eq!(of(epoch, 1).iter().collect::<HashSet<_>>().len(), 6);
+            let used: HashSet<_> = (epoch..epoch + 4).flat_map(|epoch| of(epoch, 1)).collect();
+            assert_eq!(used.len(), 20, "from epoch {epoch}");
+        }
+        let mut count = [0; 20];
+        (0..10).flat_map(|epoch| of(epoch, 1)).for_each(|n| count[n] += 1);
+        assert_eq!(count, [3; 20]);
+        assert_ne!(of(0, 1), of(0, 2));
+        assert_eq!(of(0, 1), of(0, 1));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! come about: whether they were computed at once or in chunks is the business of [`step`](super::step).
 
 use crate::loss::{BatchStats, Groups, Loss, LossOutput, Vectors, matryoshka};
+use crate::train::guards::mean_cosine;
 use crate::train::step::MicroBatch;
 
 /// A loss and what goes around it.
@@ -50,7 +51,7 @@ impl Objective {
             scores: &micro.scores,
             guide: (guide_dim > 0).then(|| split(&micro.guide, guide_dim)),
         };
-        let LossOutput { loss, d_queries, d_passages, stats } = if self.dims.is_empty() && !self.scale_to_1 {
+        let LossOutput { loss, d_queries, d_passages, mut stats } = if self.dims.is_empty() && !self.scale_to_1 {
             self.loss.judge(&groups)
         } else {
             let whole = [(dim, 1.0)];
@@ -58,6 +59,7 @@ impl Objective {
             let scaled = |k| self.scale_to_1 || self.scale_cut_to_1 && k < dim;
             matryoshka(&self.loss, &groups, dims, scaled)
         };
+        stats.mean_cosine = mean_cosine(embeddings, dim);
         let mut d_embeddings = d_queries;
         d_embeddings.extend(d_passages);
         Judged { loss, d_embeddings, stats }

@@ -1,7 +1,7 @@
 //! The folders of a run: what is written as it goes, how it becomes the output folder, and how an interrupted run is found again.
 //!
-//! While a run goes on everything is in `<output_dir>.partial`: `log.jsonl`, the `checkpoint-<step>` folders and the best model,
-//! `best-<step>`. When the training is done the model, the log, the run record and the checkpoints are put together there, and the
+//! While a run goes on everything is in `<output_dir>.partial`: `log.jsonl`, `run.toml`, the `checkpoint-<step>` folders and the best
+//! model, `best-<step>`. When the training is done the model, the log, the run record and the checkpoints are put together there, and the
 //! whole is renamed to `output_dir`. So `output_dir` is always a complete model, or not there, or what it was before; and a process
 //! that is killed at any instant leaves the checkpoints whole, or the output folder.
 
@@ -16,12 +16,17 @@ use crate::data::atomic::{sync_folder, write_file};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::train::checkpoint::{self, State};
+use crate::train::tensorboard::EventFile;
 use crate::train::trainer::Trainer;
 
 /// The log, in the folder of the run.
 const LOG: &str = checkpoint::LOG;
 /// The run record.
 const RECORD: &str = "run.json";
+/// The settings, to be used again.
+const CONFIG: &str = "run.toml";
+/// TensorBoard's events.
+const EVENTS: &str = "runs";
 /// Held by the process that trains into the folder.
 const LOCK: &str = "lock";
 /// The model, while the output folder is put together.
@@ -48,6 +53,7 @@ pub struct RunFolder {
     output: PathBuf,
     partial: PathBuf,
     log: File,
+    events: Option<EventFile>,
     from: Option<PathBuf>,
     _lock: File,
 }
@@ -116,7 +122,7 @@ impl RunFolder {
         }
         let log = partial.join(LOG);
         let log = File::options().append(true).create(true).open(&log).map_err(Error::io(&log, "create"))?;
-        Ok(RunFolder { output: output.into(), partial, log, from, _lock: held })
+        Ok(RunFolder { output: output.into(), partial, log, events: None, from, _lock: held })
     }
 
     /// The checkpoint to go on from.
@@ -154,6 +160,26 @@ impl RunFolder {
         rewrite().map_err(Error::io(self.partial.join(LOG), "write"))
     }
 
+    /// Writes the settings of the run as they are in effect, as a file of flags.
+    ///
+    /// # Errors
+    /// A full disk, say.
+    pub fn save_config(&self, text: &str) -> Result<()> {
+        write_file(&self.partial.join(CONFIG), |out| out.write_all(text.as_bytes()))
+    }
+
+    /// Also writes TensorBoard's events from now on: in `logging_dir`, in a folder by the name of the run, or in the run's own folder.
+    /// `last_step` is the step that a resumed run goes on after.
+    ///
+    /// # Errors
+    /// Those of [`EventFile::open`].
+    pub fn report(&mut self, logging_dir: Option<&Path>, last_step: Option<usize>) -> Result<()> {
+        let name = self.output.file_name().unwrap_or_default();
+        let folder = logging_dir.map_or_else(|| self.partial.join(EVENTS), |folder| folder.join(name));
+        self.events = Some(EventFile::open(&folder, last_step)?);
+        Ok(())
+    }
+
     /// Adds a line to the log.
     ///
     /// # Errors
@@ -162,6 +188,9 @@ impl RunFolder {
         let path = self.partial.join(LOG);
         let mut line = serde_json::to_vec(entry).map_err(|e| Error::io(&path, "write")(e.into()))?;
         line.push(b'\n');
+        if let Some(events) = &mut self.events {
+            events.add(&serde_json::from_slice(&line).map_err(|e| Error::io(&path, "write")(e.into()))?)?;
+        }
         self.log.write_all(&line).map_err(Error::io(path, "write"))
     }
 
@@ -233,6 +262,12 @@ impl RunFolder {
         }
         // Until the last rename `undo_finish` can take back all that follows.
         rename(&self.partial.join(LOG), &whole.join(LOG))?;
+        self.events.as_ref().map_or(Ok(()), EventFile::sync)?;
+        for name in [CONFIG, EVENTS] {
+            if self.partial.join(name).exists() {
+                rename(&self.partial.join(name), &whole.join(name))?;
+            }
+        }
         for (step, checkpoint) in checkpoints(&self.partial) {
             rename(&checkpoint, &whole.join(format!("{CHECKPOINT}{step}")))?;
         }
@@ -278,6 +313,9 @@ fn undo_finish(output: &Path, partial: &Path) -> Result<()> {
     let whole = partial.join(MODEL);
     for (step, checkpoint) in checkpoints(&whole) {
         rename(&checkpoint, &partial.join(format!("{CHECKPOINT}{step}")))?;
+    }
+    if whole.join(EVENTS).exists() {
+        rename(&whole.join(EVENTS), &partial.join(EVENTS))?;
     }
     if whole.exists() {
         remove(&whole)?;

@@ -36,6 +36,8 @@ pub struct LogEntry {
     pub positive_similarity: f64,
     /// Mean similarity of query and closest negative, over the window.
     pub hardest_negative_similarity: f64,
+    /// The first of these less the second.
+    pub similarity_margin: f64,
     /// Mean number of negatives of a query, over the window: the other passages of its batch, without those that are masked.
     pub negatives_per_query: f64,
     /// Pairs of query and passage in the window that were no negatives because the passage is a known positive, or near to one.
@@ -85,6 +87,7 @@ impl Window {
             in_batch_accuracy: self.stats.accuracy(),
             positive_similarity: self.stats.positive_similarity(),
             hardest_negative_similarity: self.stats.hardest_negative_similarity(),
+            similarity_margin: self.stats.positive_similarity() - self.stats.hardest_negative_similarity(),
             negatives_per_query: self.stats.n_negatives as f64 / self.stats.n_queries.max(1) as f64,
             masked_known: self.stats.n_masked_known,
             masked_similar: self.stats.n_masked_similar,
@@ -157,6 +160,8 @@ pub struct RunRecord {
     pub prompts: [String; 2],
     /// The data file.
     pub data: FileRecord,
+    /// The other data files.
+    pub more_data: Vec<FileRecord>,
     /// What the run was expected to take.
     pub forecast: Forecast,
     /// The file of held-out rows.
@@ -314,6 +319,7 @@ mod tests {
         let entry = window.entry(&last);
         assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
         assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
+        assert_eq!((entry.hardest_negative_similarity, entry.similarity_margin), (0.25, 0.25));
         assert_eq!(entry.negatives_per_query, 2.0);
         assert_eq!((entry.examples_per_s, entry.tokens_per_s), (4.0, 100.0));
     }

@@ -1,6 +1,6 @@
 //! The whole job of `embertune train`: model and data from their files, the steps, and the folder of the trained model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
@@ -10,20 +10,24 @@ use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::train::cadence::Cadence;
 use crate::train::checkpoint::{Fingerprint, MOMENTS, State};
+use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::{HeldOut, passages_of, split};
 use crate::train::events::{EvaluationEvent, Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
+use crate::train::guards::{Guards, unchanged};
 use crate::train::loss_settings::Reads;
 use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
+use crate::train::sampler::rows_per_epoch;
 use crate::train::settings::TrainSettings;
+use crate::train::tensorboard::ReportTo;
 use crate::train::trainer::{StepReport, Trainer};
 
-/// Trains as `settings` say and writes `output_dir`, which is the trained model with `log.jsonl`, `run.json` and the checkpoints in
-/// it. Runs in the current rayon pool. Gives the record.
+/// Trains as `settings` say and writes `output_dir`, which is the trained model with `log.jsonl`, `run.json`, `run.toml` and the
+/// checkpoints in it. Runs in the current rayon pool. Gives the record.
 ///
 /// # Errors
 /// Settings, data or a model that cannot work; a loss that is not finite; a file system that fails; a checkpoint of another run;
@@ -37,6 +41,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     let Prepared { mut model, set, held_out, fingerprint, settings, forecast, seconds: before } =
         prepare(ops, settings, budget_bytes, observer)?;
     let settings = &settings;
+    folder.save_config(&to_toml(settings))?;
 
     let mut trainer = Trainer::new(&mut model, &set, settings)?.within(&forecast);
     let mut so_far = match resumed {
@@ -49,6 +54,10 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
             SoFar { counts, ..SoFar::default() }
         }
     };
+    if settings.report_to == ReportTo::Tensorboard {
+        let steps_done = trainer.steps_done();
+        folder.report(settings.logging_dir.as_deref(), (steps_done > 0).then_some(steps_done))?;
+    }
     so_far.seconds.load += before.load;
     so_far.seconds.data += before.data;
 
@@ -64,6 +73,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         folder: &mut folder,
         fingerprint: &fingerprint,
         so_far,
+        guards: Guards::default(),
         observer,
     };
     run.all_steps()?;
@@ -85,6 +95,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         dropout: [rates.hidden, rates.attention],
         prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
         data: fingerprint.train_data().clone(),
+        more_data: fingerprint.more_train_data().to_vec(),
         eval_data: fingerprint.eval_data().cloned(),
         candidate_pool: fingerprint.candidate_pool().cloned(),
         forecast,
@@ -126,6 +137,7 @@ pub fn dry_run<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer
 fn begin(settings: &TrainSettings, observer: &dyn Observer) -> Result<Option<u64>> {
     settings.validate()?;
     settings.notes().iter().for_each(|note| observer.note(note));
+    settings.warnings().iter().for_each(|warning| observer.warn(warning));
     Ok(settings.memory_budget.bytes())
 }
 
@@ -163,6 +175,16 @@ fn prepare<O: Ops>(
         None => set,
     };
     drop(rows.train);
+    let set = settings.more_train_data.iter().try_fold(set, |set, path| {
+        let examples = read_rows(path, settings, observer)?;
+        let other = TrainingSet::new(&model, &examples, path, settings, observer)?;
+        let other = match &settings.loss.guide_model {
+            Some(guide) => guided(guide, &model, other, &examples, settings, observer)?,
+            None => other,
+        };
+        Ok::<_, Error>(set.join(other))
+    })?;
+    say_shares(&set, settings, observer);
     let held_out = match rows.held_out {
         Some(HeldOutRows { rows, path, candidates }) => {
             Some(HeldOut::new(&model, &rows, &path, candidates, settings, observer)?)
@@ -174,7 +196,8 @@ fn prepare<O: Ops>(
         _ => Ok(None),
     };
     let evaluated_on = [record(&settings.eval_data)?, record(&settings.candidate_pool)?];
-    let train_data = FileRecord::of(&settings.train_data)?;
+    let more = settings.more_train_data.iter().map(|path| FileRecord::of(path));
+    let train_data = (FileRecord::of(&settings.train_data)?, more.collect::<Result<_>>()?);
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
     let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
@@ -195,7 +218,28 @@ fn guided<O: Ops>(
     observer.note(&format!("`--guide_model {guide}` embeds the texts"));
     let unit = Overrides { normalize: Some(true), ..Overrides::default() };
     let guide = EmbeddingModel::load_beside(trained, &resolve(guide, observer)?, &unit, observer)?;
-    set.guided_by(&guide, examples, &settings.train_data, settings, observer)
+    let path = set.files[0].path.clone();
+    set.guided_by(&guide, examples, &path, settings, observer)
+}
+
+/// Says what an epoch takes of each data set, where there are several.
+fn say_shares(set: &TrainingSet, settings: &TrainSettings, observer: &dyn Observer) {
+    for (i, file) in set.files.iter().enumerate().filter(|_| settings.mixes_data_sets()) {
+        let n_rows = file.rows.len();
+        let n_wanted = rows_per_epoch(settings, i, n_rows);
+        observer.note(&format!(
+            "{}: {n_rows} rows, of which an epoch takes {n_wanted}, in {} batches of their own",
+            file.path.display(),
+            n_wanted / settings.per_device_train_batch_size
+        ));
+    }
+}
+
+fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<Vec<Example>> {
+    match settings.loss.name.reads() {
+        Reads::Texts => read_examples(path, observer),
+        _ => read_scored_examples(path, observer),
+    }
 }
 
 /// The rows of a run, on their two sides.
@@ -212,10 +256,7 @@ struct HeldOutRows {
 
 impl Rows {
     fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
-        let train = match settings.loss.name.reads() {
-            Reads::Texts => read_examples(&settings.train_data, observer)?,
-            _ => read_scored_examples(&settings.train_data, observer)?,
-        };
+        let train = read_rows(&settings.train_data, settings, observer)?;
         if !settings.evaluates() {
             // Without an evaluation nothing is held out.
             return Ok(Rows { train, held_out: None });
@@ -273,6 +314,7 @@ struct Run<'a, O: Ops> {
     logs: Cadence,
     saves: Cadence,
     evaluates: Cadence,
+    guards: Guards,
     observer: &'a dyn Observer,
 }
 
@@ -286,6 +328,9 @@ impl<O: Ops> Run<'_, O> {
                 plan.n_rows_left_out()
             ));
         }
+        if let Some(note) = self.trainer.shared_texts() {
+            observer.note(&note);
+        }
         if self.trainer.learns_nothing() {
             observer.warn(&format!(
                 "the learning rate is 0 in all {} steps, so nothing is learnt: shorten the warm-up (`--warmup_ratio`, \
@@ -298,10 +343,15 @@ impl<O: Ops> Run<'_, O> {
         }
         observer.training_begins(&plan, self.trainer.steps_done());
         loop {
+            let before = self.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
             let began = Instant::now();
             let Some(report) = self.trainer.step() else { break };
             let report = report?;
-            self.take_in(&report, began.elapsed())?;
+            let took = began.elapsed();
+            if before.is_some_and(|before| before == self.trainer.weight_norms()) {
+                observer.warn(&unchanged(&report));
+            }
+            self.take_in(&report, took)?;
             let is_last = report.step == plan.total_steps;
             let mut stops_early = false;
             if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
@@ -329,7 +379,7 @@ impl<O: Ops> Run<'_, O> {
 
     /// Counts, shows and logs a step.
     fn take_in(&mut self, report: &StepReport, took: Duration) -> Result<()> {
-        warn_of_empty_batches(report, &self.so_far.counts, self.observer);
+        self.guards.look_at(report, self.settings).iter().for_each(|sign| self.observer.warn(sign));
         self.so_far.add(report, took.as_secs_f64());
         self.so_far.temperature = self.trainer.learned_temperature();
         let total_steps = self.trainer.plan().total_steps;
@@ -417,16 +467,5 @@ impl<O: Ops> Run<'_, O> {
                 "by {measure} no evaluation was better than the base model: try a smaller `--learning_rate`, other negatives or more data"
             ));
         }
-    }
-}
-
-/// Said once: the data itself leaves a batch without negatives, because its rows share their positives, say.
-fn warn_of_empty_batches(report: &StepReport, before: &Counts, observer: &dyn Observer) {
-    if report.stats.n_idle > 0 && before.queries_without_negative == 0 {
-        observer.warn(&format!(
-            "step {}: {} of {} queries have no negative in their batch and learn nothing from it; this is said once, and \
-             counted in run.json",
-            report.step, report.stats.n_idle, report.stats.n_queries
-        ));
     }
 }

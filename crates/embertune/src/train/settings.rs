@@ -15,7 +15,8 @@ use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
 use crate::train::objective::Objective;
 use crate::train::output::Resume;
-use crate::train::sampler::{LastBatch, SamplingStrategy};
+use crate::train::sampler::{BatchSampler, LastBatch, SamplingStrategy};
+use crate::train::tensorboard::ReportTo;
 
 /// What to train, on what, and how. Defaults are those of Hugging Face's TrainingArguments and of the original's finetune.py.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,10 @@ pub struct TrainSettings {
     pub model_name_or_path: String,
     /// JSON lines `{"query", "pos", "neg"}`. Required.
     pub train_data: PathBuf,
+    /// More such files, each a data set of its own: a batch is of one of them.
+    pub more_train_data: Vec<PathBuf>,
+    /// How often an epoch takes the rows of each data set, `train_data` first: 1 is once, 0.5 is half of them. Default 1 each.
+    pub dataset_weights: Vec<f64>,
     /// The folder of the trained model. Required; must not exist, or see `overwrite_output_dir`.
     pub output_dir: PathBuf,
     /// Replace a model folder at `output_dir`, when the new one is complete. Default false.
@@ -87,6 +92,9 @@ pub struct TrainSettings {
     pub max_grad_norm: f64,
     /// Order of the rows. Default random.
     pub train_sampling_strategy: SamplingStrategy,
+    /// Whether the rows of a batch may share texts. Default `batch_sampler`, they may, as in sentence-transformers: known positives are
+    /// masked, so a text that comes twice is a negative less and no false one.
+    pub batch_sampler: BatchSampler,
     /// Leave out the last batch of an epoch where it is smaller. Default false.
     pub dataloader_drop_last: bool,
     /// Seed of everything random. Default 42.
@@ -120,6 +128,10 @@ pub struct TrainSettings {
     pub logging_steps: usize,
     /// Log the first step as well. Default false.
     pub logging_first_step: bool,
+    /// Who is told what the log is told. Default nobody.
+    pub report_to: ReportTo,
+    /// Folder of TensorBoard's runs, in which this one has the name of `output_dir`. Default: `runs` in the run's own folder.
+    pub logging_dir: Option<PathBuf>,
     /// When to write a checkpoint. Default every `save_steps`.
     pub save_strategy: Strategy,
     /// Steps between two `checkpoint-<step>` folders. 0 for none. Default 500. After the last step there is none: `output_dir` is
@@ -146,6 +158,8 @@ impl Default for TrainSettings {
         TrainSettings {
             model_name_or_path: String::new(),
             train_data: PathBuf::new(),
+            more_train_data: Vec::new(),
+            dataset_weights: Vec::new(),
             output_dir: PathBuf::new(),
             overwrite_output_dir: false,
             query_instruction_for_retrieval: None,
@@ -175,6 +189,7 @@ impl Default for TrainSettings {
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
             train_sampling_strategy: SamplingStrategy::Random,
+            batch_sampler: BatchSampler::BatchSampler,
             dataloader_drop_last: false,
             seed: 42,
             eval_data: None,
@@ -190,6 +205,8 @@ impl Default for TrainSettings {
             logging_strategy: Strategy::Steps,
             logging_steps: 500,
             logging_first_step: false,
+            report_to: ReportTo::None,
+            logging_dir: None,
             save_strategy: Strategy::Steps,
             save_steps: 500,
             save_total_limit: None,
@@ -213,12 +230,17 @@ impl TrainSettings {
         let rules: [(&str, String, bool, &str); 17] = [
             ("query_max_len", self.query_max_len.to_string(), self.query_max_len > 0, "at least 1"),
             ("passage_max_len", self.passage_max_len.to_string(), self.passage_max_len > 0, "at least 1"),
-            ("dropout", format!("{:?}", self.dropout), self.dropout.is_none_or(|p| share(p.into())), "in 0..1"),
+            (
+                "dropout",
+                self.dropout.unwrap_or_default().to_string(),
+                self.dropout.is_none_or(|p| share(p.into())),
+                "in 0..1",
+            ),
             ("temperature", self.temperature.to_string(), positive(self.temperature), "above 0"),
             ("train_group_size", self.train_group_size.to_string(), self.train_group_size > 0, "at least 1"),
             ("learning_rate", self.learning_rate.to_string(), positive(self.learning_rate), "above 0"),
             ("num_train_epochs", self.num_train_epochs.to_string(), positive(self.num_train_epochs), "above 0"),
-            ("max_steps", format!("{:?}", self.max_steps), self.max_steps != Some(0), "at least 1"),
+            ("max_steps", self.max_steps.unwrap_or_default().to_string(), self.max_steps != Some(0), "at least 1"),
             (
                 "per_device_train_batch_size",
                 self.per_device_train_batch_size.to_string(),
@@ -245,9 +267,46 @@ impl TrainSettings {
                 hint: None,
             });
         }
+        self.check_data_sets()?;
+        if self.logging_dir.is_some() && self.report_to == ReportTo::None {
+            return Err(Error::Setting {
+                problem: "`--logging_dir` has no effect without `--report_to tensorboard`".into(),
+                hint: Some("pass both, or neither; the log is `log.jsonl` in the output folder in any case".into()),
+            });
+        }
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
         self.some_query_has_a_negative()
+    }
+
+    fn check_data_sets(&self) -> Result<()> {
+        let n_sets = 1 + self.more_train_data.len();
+        let weights = &self.dataset_weights;
+        let refuse = |problem: String, hint: &str| Err(Error::Setting { problem, hint: Some(hint.into()) });
+        if !weights.is_empty() && weights.len() != n_sets {
+            return refuse(
+                format!("`--dataset_weights` has {} numbers, and `--train_data` {n_sets} files", weights.len()),
+                "give one weight for each file, in their order",
+            );
+        }
+        if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
+            return refuse(
+                format!("`--dataset_weights {weight}` is not allowed: it has to be above 0"),
+                "leave a data set out that is not to be trained on",
+            );
+        }
+        if n_sets > 1 && self.eval_split.is_some() {
+            return refuse(
+                "`--eval_split` takes its queries from a single data set".into(),
+                "pass rows to evaluate on as `--eval_data`",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether an epoch takes whole batches of one data set after the other, by their weights.
+    pub fn mixes_data_sets(&self) -> bool {
+        !self.more_train_data.is_empty() || !self.dataset_weights.is_empty()
     }
 
     fn some_query_has_a_negative(&self) -> Result<()> {
@@ -290,16 +349,23 @@ impl TrainSettings {
         if self.negatives_cross_device {
             notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
         }
-        if self.effective_temperature() != self.temperature {
-            notes.push(format!(
-                "`--normalized False`: the temperature is 1 instead of {}, as in the original",
-                self.temperature
-            ));
-        }
         if self.eval_strategy == Some(Strategy::No) && (self.eval_data.is_some() || self.eval_split.is_some()) {
             notes.push("`--eval_strategy no`: nothing is evaluated, and all rows are trained on".into());
         }
         notes
+    }
+
+    /// What should be said about settings that are followed otherwise than their names promise, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.effective_temperature() != self.temperature {
+            warnings.push(format!(
+                "`--normalized False`: the temperature is 1 instead of {}, as in the original, since vectors of any length have large \
+                 similarities; train with `--normalized True` to use `--temperature`",
+                self.temperature
+            ));
+        }
+        warnings
     }
 
     /// The temperature in use: 1 where similarities are no cosines.
@@ -412,7 +478,7 @@ mod tests {
         for (settings, flag) in [
             (TrainSettings { temperature: 0.0, ..d() }, "--temperature 0"),
             (TrainSettings { learning_rate: f64::NAN, ..d() }, "--learning_rate NaN"),
-            (TrainSettings { dropout: Some(1.0), ..d() }, "--dropout"),
+            (TrainSettings { dropout: Some(1.0), ..d() }, "--dropout 1`"),
             (TrainSettings { warmup_ratio: 2.0, ..d() }, "--warmup_ratio 2"),
             (TrainSettings { per_device_train_batch_size: 0, ..d() }, "--per_device_train_batch_size 0"),
         ] {

@@ -8,22 +8,27 @@ use std::path::Path;
 use embertune_kernels::Ops;
 
 use crate::error::{Error, Result};
-use crate::loss::BatchStats;
+use crate::loss::{BatchStats, Negatives};
 use crate::model::{EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{AdamW, Schedule};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::objective::Objective;
-use crate::train::sampler::{Batches, LastBatch, epoch_order};
+use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
 use crate::train::settings::TrainSettings;
 use crate::train::step::{MicroBatch, Pass, forward_backward};
 use crate::train::temperature::LearnedTemperature;
 
+/// Share of the rows of an epoch from which on it is said that they share texts.
+const NOTED_DUPLICATES: f64 = 0.05;
+
 /// How long a run will be.
+///
+/// Several data sets give whole batches each, as [`rows_per_epoch`] says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// Rows of the data.
+    /// Rows of an epoch's order.
     pub n_rows: usize,
     /// How an epoch is cut.
     pub batches: Batches,
@@ -42,7 +47,10 @@ impl Plan {
     /// # Errors
     /// Where an epoch has no batch.
     pub fn new(set: &TrainingSet, settings: &TrainSettings) -> Result<Self> {
-        let n_rows = set.rows.len();
+        let n_rows = match settings.mixes_data_sets() {
+            true => set.files.iter().enumerate().map(|(i, file)| rows_per_epoch(settings, i, file.rows.len())).sum(),
+            false => set.rows.len(),
+        };
         let batch_size = settings.per_device_train_batch_size;
         let alone = n_rows % batch_size == 1 && batch_size > 1;
         let without_negatives =
@@ -126,7 +134,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let objective = settings.objective();
         let learns = settings.loss.temperature_learning_rate.is_some();
         let temperature = learns.then(|| LearnedTemperature::new(settings.effective_temperature()));
-        let order = (0, epoch_order(plan.n_rows, settings.train_sampling_strategy, settings.seed, 0));
+        let order = (0, epoch_order(set, settings, 0));
         Ok(Trainer {
             model,
             set,
@@ -183,6 +191,35 @@ impl<'a, O: Ops> Trainer<'a, O> {
         self.steps_done
     }
 
+    /// What should be said about texts that come twice in a batch of the present epoch, where they would be its negatives.
+    pub fn shared_texts(&self) -> Option<String> {
+        if self.settings.negatives() != Negatives::InBatch || self.plan.batches.batch_size == 1 {
+            return None;
+        }
+        let order = &self.order.1[..self.plan.batches.n_rows];
+        let n = n_duplicates(self.set, self.settings, self.order.0, order);
+        let shared = format!("{n} of {} rows of an epoch share a text with another row of their batch", order.len());
+        match self.settings.batch_sampler {
+            BatchSampler::NoDuplicates if n > 0 => {
+                Some(format!("{shared}: the data has no batch for them that does without"))
+            }
+            BatchSampler::BatchSampler if n as f64 > NOTED_DUPLICATES * order.len() as f64 => {
+                Some(format!("{shared}, which are negatives less: `--batch_sampler no_duplicates` keeps them apart"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The learning rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.schedule.learning_rate(self.steps_done)
+    }
+
+    /// A number for each tensor that another one would hardly have.
+    pub fn weight_norms(&self) -> Vec<f64> {
+        self.model.parameters().list.iter().map(|param| self.model.ops().squared_norm(&param.value)).collect()
+    }
+
     /// Whether every step of the run has a learning rate of 0.
     pub fn learns_nothing(&self) -> bool {
         (0..self.plan.total_steps).all(|step| self.schedule.learning_rate(step) == 0.0)
@@ -231,8 +268,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let (epoch, step_of_epoch) =
             (self.steps_done / batches.steps_per_epoch(), self.steps_done % batches.steps_per_epoch());
         if self.order.0 != epoch {
-            let strategy = self.settings.train_sampling_strategy;
-            self.order = (epoch, epoch_order(self.plan.n_rows, strategy, self.settings.seed, epoch));
+            self.order = (epoch, epoch_order(self.set, self.settings, epoch));
         }
         let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
         let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
@@ -259,7 +295,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             let micro = MicroBatch::new(self.set, rows, self.settings.train_group_size, self.settings.seed, epoch);
             let (loss, stats) = forward_backward(self.model, &micro, pass, &mut self.gradients);
             if !loss.is_finite() {
-                return Err(self.not_finite(&format!("the loss is {loss}"), rows));
+                return Err(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));
             }
             report.loss += loss / micro_batches.len() as f64;
             report.stats.add(&stats);
@@ -269,7 +305,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         if !report.grad_norm.is_finite() {
             let rows =
                 micro_batches.iter().flat_map(|places| &self.order.1[places.clone()]).copied().collect::<Vec<_>>();
-            return Err(self.not_finite(&format!("the gradient of {} is not finite", self.first_bad_tensor()), &rows));
+            return Err(self.not_finite(&self.first_bad_tensor(), &rows));
         }
         let scale = clip_coefficient(report.grad_norm, self.settings.max_grad_norm);
         let ops = self.model.shared_ops();
@@ -284,20 +320,31 @@ impl<'a, O: Ops> Trainer<'a, O> {
         Ok(report)
     }
 
+    /// The weights where it began, or else their gradient.
     fn first_bad_tensor(&self) -> String {
         let ops = self.model.ops();
-        let tensors = self.model.parameters().list.iter().zip(&self.gradients.list);
-        let bad = tensors.into_iter().find(|(_, gradient)| !ops.squared_norm(gradient).is_finite());
-        bad.map_or("the model".into(), |(param, _)| format!("`{}`", param.parts[0].name))
+        let is_bad = |values: &O::Buf| !ops.squared_norm(values).is_finite();
+        let parameters = &self.model.parameters().list;
+        if let Some(bad) = parameters.iter().find(|param| is_bad(&param.value)) {
+            return format!("the weights of `{}` are not finite", bad.parts[0].name);
+        }
+        let bad = parameters.iter().zip(&self.gradients.list).find(|(_, gradient)| is_bad(gradient));
+        bad.map_or("all weights and gradients are finite".into(), |(param, _)| {
+            format!("the gradient of `{}` is not finite", param.parts[0].name)
+        })
     }
 
     fn not_finite(&self, what: &str, rows: &[usize]) -> Error {
-        let lines: Vec<_> = rows.iter().take(8).map(|&row| self.set.rows[row].line.to_string()).collect();
-        let more = if rows.len() > lines.len() { ", ..." } else { "" };
+        let lines: Vec<_> = rows.iter().take(8).map(|&row| self.set.place(row)).collect();
+        let more = rows.len() - lines.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Error::Training {
             step: self.steps_done + 1,
-            problem: format!("{what}, in the batch with lines {}{more} of the data", lines.join(", ")),
-            hint: Some("choose a smaller `--learning_rate` or a larger `--temperature`".into()),
+            problem: format!("{what}, in the batch of {}{more}", lines.join(", ")),
+            hint: Some(
+                "choose a smaller `--learning_rate` or a larger `--temperature`; checkpoints from before this step are good"
+                    .into(),
+            ),
         }
     }
 }

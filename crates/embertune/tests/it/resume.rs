@@ -9,7 +9,9 @@ use embertune::device::Precision;
 use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
 use embertune::progress::Silent;
 use embertune::train::evaluation::{passages_of, split};
-use embertune::train::{LossName, LossSettings, Measure, Resume, Strategy, TrainSettings};
+use embertune::train::{
+    BatchSampler, LossName, LossSettings, Measure, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
+};
 use serde_json::Value;
 
 use crate::said::Said;
@@ -81,6 +83,116 @@ fn a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one_bit_for_bit() {
         assert_eq!(record(&job)["resumed_after"], serde_json::json!([stop]));
         assert!(!partial(&job).exists());
     }
+}
+
+#[test]
+fn every_way_to_make_batches_goes_on_where_it_was() {
+    for (strategy, sampler) in [
+        (SamplingStrategy::Random, BatchSampler::NoDuplicates),
+        (SamplingStrategy::GroupByLength, BatchSampler::BatchSampler),
+        (SamplingStrategy::Sequential, BatchSampler::NoDuplicates),
+    ] {
+        let Some(mut whole) = job() else { return };
+        whole.settings.train_sampling_strategy = strategy;
+        whole.settings.batch_sampler = sampler;
+        // One of two negatives in each epoch.
+        whole.settings.train_group_size = 2;
+        whole.settings.dataloader_drop_last = true;
+        whole.settings.eval_split = None;
+        whole.settings.eval_steps = None;
+        whole.settings.load_best_model_at_end = false;
+        whole.train().unwrap();
+        let settings = whole.settings.clone();
+        let expected = outcome(&whole);
+        whole.settings = TrainSettings { output_dir: whole.root.path().join("again"), ..settings };
+        whole.train_and_say(&Said::stopping_at(5)).unwrap_err();
+        whole.settings.resume_from_checkpoint = Some(Resume::Last);
+        whole.train().unwrap();
+        assert!(outcome(&whole) == expected, "{strategy} {sampler}");
+    }
+}
+
+#[test]
+fn several_data_sets_go_on_where_they_were_and_are_told_apart() {
+    let Some(mut job) = job() else { return };
+    let other = job.root.path().join("other.jsonl");
+    let row =
+        |i: usize| serde_json::json!({"query": format!("word {i}"), "pos": [format!("text {i}")], "neg": ["an other"]});
+    fs::write(&other, (0..5).map(|i| format!("{}\n", row(i))).collect::<String>()).unwrap();
+    job.settings = TrainSettings {
+        more_train_data: vec![other.clone()],
+        dataset_weights: vec![0.5, 2.0],
+        gradient_accumulation_steps: 1,
+        eval_split: None,
+        eval_steps: None,
+        load_best_model_at_end: false,
+        ..job.settings
+    };
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    assert!(
+        said.lines().iter().any(|line| line.ends_with("5 rows, of which an epoch takes 9, in 3 batches of their own"))
+    );
+    let expected = outcome(&job);
+    job.settings.output_dir = job.root.path().join("again");
+    job.train_and_say(&Said::stopping_at(6)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let rows = fs::read_to_string(&other).unwrap();
+    fs::write(&other, rows.replace("text 3", "text three")).unwrap();
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("the content of `--train_data` is another one"), "{error}");
+    fs::write(&other, rows).unwrap();
+    job.train().unwrap();
+    assert!(outcome(&job) == expected);
+
+    for (settings, problem) in [
+        (TrainSettings { dataset_weights: vec![1.0], ..job.settings.clone() }, "`--dataset_weights` has 1 numbers"),
+        (
+            TrainSettings { dataset_weights: vec![1.0, 0.0], ..job.settings.clone() },
+            "`--dataset_weights 0` is not allowed",
+        ),
+        (
+            TrainSettings { eval_split: Some(0.1), ..job.settings.clone() },
+            "`--eval_split` takes its queries from a single",
+        ),
+    ] {
+        let error = settings.validate().unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn events_of_a_resumed_run_are_those_of_the_whole_run() {
+    if job().is_none() {
+        return;
+    }
+    // The time of each event aside.
+    let events = |job: &Job| {
+        let file = fs::read(job.output("runs/events.out.tfevents.0.embertune")).unwrap();
+        let mut events = Vec::new();
+        let mut rest = &file[..];
+        while let Some(length) = rest.get(..8).map(|length| u64::from_le_bytes(length.try_into().unwrap()) as usize) {
+            events.push(String::from_utf8_lossy(&rest[12 + 9..12 + length]).matches("train/loss").count());
+            rest = &rest[length + 16..];
+        }
+        events
+    };
+    let job = |stop: Option<usize>| {
+        let mut job = job().unwrap();
+        job.settings.report_to = ReportTo::Tensorboard;
+        if let Some(stop) = stop {
+            job.settings.save_steps = 2;
+            job.train_and_say(&Said::stopping_at(stop)).unwrap_err();
+            // From before the last events.
+            job.settings.resume_from_checkpoint = Some(Resume::Path(partial(&job).join("checkpoint-4")));
+        }
+        job.train().unwrap();
+        job
+    };
+    let expected = events(&job(None));
+    // The version, 6 evaluations, 5 lines of the log.
+    assert_eq!((expected.len(), expected.iter().sum::<usize>()), (12, 5));
+    assert_eq!(events(&job(Some(7))), expected);
 }
 
 #[test]
@@ -164,7 +276,8 @@ fn a_checkpoint_before_a_loss_that_is_no_number_is_good() {
     job.train_and_say(&Said::stopping_at(1)).unwrap_err();
     job.settings.resume_from_checkpoint = Some(Resume::Last);
     let error = job.train().unwrap_err();
-    assert!(error.to_string().starts_with("step 3: the loss is NaN, in the batch with lines "), "{error}");
+    assert!(error.to_string().starts_with("step 3: the loss is NaN, and the gradient of `embeddings."), "{error}");
+    assert!(error.to_string().contains("/train.jsonl:"), "{error}");
     assert!(partial(&job).join("checkpoint-1").is_dir());
     assert_eq!(job.train().unwrap_err().to_string(), error.to_string());
 

@@ -258,7 +258,7 @@ fn a_loss_that_is_not_finite_names_step_and_rows() {
     let set = set(&model, &examples(12, 2), &settings);
     let mut trainer = Trainer::new(&mut model, &set, &settings).unwrap();
     let error = std::iter::from_fn(|| trainer.step()).find_map(Result::err).unwrap();
-    assert!(error.to_string().starts_with("step 2: the loss is NaN, in the batch with lines "), "{error}");
+    assert!(error.to_string().starts_with("step 2: the loss is NaN, and the weights of `"), "{error}");
     assert!(error.hint().unwrap().contains("--learning_rate"));
 }
 
