@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod loss;
 pub mod mine;
 pub mod model;
+pub mod optimizer;
 pub mod refused;
 pub mod spelling;
 pub mod test_sets;
@@ -23,6 +24,7 @@ pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
+pub use optimizer::OptimizerArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
 

@@ -85,7 +85,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["do_train", "do_predict"], "`embertune train` always trains", "leave it out"),
     (&["save_safetensors"], "models are always saved as safetensors", "leave it out"),
     (&["label_smoothing_factor", "neftune_noise_alpha"], "it is not part of the loss here", "leave it out"),
-    (&["lr_scheduler_kwargs"], "schedules have the parameters that transformers gives them", "leave it out"),
     (
         &["data_seed", "full_determinism"],
         "`--seed` seeds everything, and every run is deterministic",

@@ -10,7 +10,7 @@ use embertune::optim::SchedulerType;
 use embertune::train::{Measure, MemoryBudget, Resume, SamplingStrategy, Strategy, TrainSettings};
 use embertune::{Error, Result};
 
-use super::{LossArgs, MachineArgs, ModelArgs, boolean};
+use super::{LossArgs, MachineArgs, ModelArgs, OptimizerArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -163,9 +163,12 @@ pub struct TrainArgs {
     pub learning_rate: f64,
 
     /// Shape of the learning rate over the steps: linear, cosine, cosine_with_restarts, polynomial, constant,
-    /// constant_with_warmup or inverse_sqrt
+    /// constant_with_warmup, inverse_sqrt or warmup_stable_decay
     #[arg(long, value_name = "NAME", default_value_t = default().lr_scheduler_type, help_heading = "Optimizer")]
     pub lr_scheduler_type: SchedulerType,
+
+    #[command(flatten)]
+    pub optimizer: OptimizerArgs,
 
     /// Share of the steps over which the learning rate rises from 0
     #[arg(long, value_name = "SHARE", default_value_t = default().warmup_ratio, help_heading = "Optimizer")]
@@ -292,6 +295,7 @@ impl TrainArgs {
             warmup_ratio: self.warmup_ratio,
             warmup_steps: self.warmup_steps,
             lr_scheduler_type: self.lr_scheduler_type,
+            lr_scheduler_kwargs: self.optimizer.lr_scheduler_kwargs.clone(),
             weight_decay: self.weight_decay,
             adam_beta1: self.adam_beta1,
             adam_beta2: self.adam_beta2,

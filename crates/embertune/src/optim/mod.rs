@@ -5,4 +5,4 @@ pub mod clip;
 pub mod schedule;
 
 pub use adamw::{AdamW, AdamWSettings};
-pub use schedule::{Schedule, SchedulerType};
+pub use schedule::{Schedule, SchedulerKwargs, SchedulerType};

@@ -285,6 +285,7 @@ mod tests {
             *value = match (name.as_str(), &value) {
                 ("precision", _) => "bf16".into(),
                 ("lr_scheduler_type", _) => "cosine".into(),
+                ("lr_scheduler_kwargs", _) => serde_json::json!({"power": 2.0}),
                 ("memory_budget", _) => "2GB".into(),
                 ("loss", _) => {
                     let loss = LossSettings { matryoshka_dims: vec![8], ..LossSettings::default() };

@@ -8,7 +8,7 @@ use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
-use crate::optim::{AdamWSettings, SchedulerType};
+use crate::optim::{AdamWSettings, SchedulerKwargs, SchedulerType};
 use crate::train::cadence::Strategy;
 use crate::train::loss_settings::LossSettings;
 use crate::train::measure::{self, Measure};
@@ -75,6 +75,8 @@ pub struct TrainSettings {
     pub warmup_steps: f64,
     /// Shape of the learning rate over the steps. Default linear.
     pub lr_scheduler_type: SchedulerType,
+    /// Its parameters. Default: those of transformers.
+    pub lr_scheduler_kwargs: SchedulerKwargs,
     /// Decay of matrices and embedding tables. Default 0 (torch: 0.01).
     pub weight_decay: f64,
     /// Default 0.9.
@@ -169,6 +171,7 @@ impl Default for TrainSettings {
             warmup_ratio: 0.0,
             warmup_steps: 0.0,
             lr_scheduler_type: SchedulerType::Linear,
+            lr_scheduler_kwargs: SchedulerKwargs::default(),
             weight_decay: 0.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -245,6 +248,7 @@ impl TrainSettings {
                 hint: None,
             });
         }
+        self.lr_scheduler_kwargs.validate(self.lr_scheduler_type)?;
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
         self.some_query_has_a_negative()

@@ -119,7 +119,9 @@ impl<'a, O: Ops> Trainer<'a, O> {
         settings.validate()?;
         let plan = Plan::new(set, settings)?;
         let Plan { total_steps, warmup_steps, .. } = plan;
-        let schedule = Schedule::new(settings.lr_scheduler_type, settings.learning_rate, warmup_steps, total_steps)?;
+        let TrainSettings { lr_scheduler_type, lr_scheduler_kwargs, learning_rate, .. } = settings;
+        let schedule =
+            Schedule::new(*lr_scheduler_type, lr_scheduler_kwargs, *learning_rate, warmup_steps, total_steps)?;
         let optimizer = AdamW::new(model.ops(), model.parameters(), settings.adamw());
         let gradients = model.parameters().zero_gradients(model.ops());
         settings.loss.validate_width(model.dim())?;

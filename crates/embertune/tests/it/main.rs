@@ -23,6 +23,7 @@ mod pickled;
 mod resume;
 mod said;
 mod saved_folders;
+mod schedules;
 mod search;
 mod tokenizer;
 mod training;
