@@ -5,6 +5,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod adaptation;
 pub mod boolean;
 pub mod compare;
 pub mod embed;
@@ -18,6 +19,7 @@ pub mod spelling;
 pub mod test_sets;
 pub mod train;
 
+pub use adaptation::AdaptationArgs;
 pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
 pub use evaluate::EvaluateArgs;

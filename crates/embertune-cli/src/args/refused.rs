@@ -38,7 +38,8 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "activations of a batch are kept in memory",
         "leave it out; where memory is short, choose a smaller `--per_device_train_batch_size`",
     ),
-    (&["optim", "optim_args", "adafactor"], "the optimizer is AdamW, as PyTorch computes it", "leave it out"),
+    (&["optim_args", "optim_target_modules"], "the optimizers take no further arguments", "leave it out"),
+    (&["adafactor"], "it is the old name of another flag", "pass `--optim adafactor`"),
     (
         &["ignore_data_skip", "restore_callback_states_from_checkpoint", "save_only_model"],
         "a resumed run goes on exactly where it was",
@@ -98,7 +99,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     ),
     (&["cache_dir"], "models are kept in the cache that Hugging Face's tools use", "set HF_HUB_CACHE or HF_HOME"),
     (&["max_example_num_per_dataset"], "all rows are used", "cut the file, with `head -n` or `shuf -n`"),
-    (&["fix_position_embedding"], "all weights are trained", "leave it out"),
     (
         &[
             "unified_finetuning",
@@ -111,7 +111,8 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "it belongs to a newer FlagEmbedding and is not supported",
         "leave it out; `--loss` says what is minimised",
     ),
-    (&["use_lora", "lora_rank", "lora_alpha", "lora_dropout"], "all weights are trained, not adapters", "leave it out"),
+    (&["use_lora"], "adapters are trained where their width is given", "pass `--lora_r N`"),
+    (&["use_dora", "init_lora_weights", "modules_to_save"], "adapters are plain LoRA, or rsLoRA", "leave it out"),
 ];
 
 /// Refuses a command line that has one of these flags. `argv` is in the spelling with underscores.

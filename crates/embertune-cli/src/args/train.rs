@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
-use embertune::train::{Measure, MemoryBudget, Resume, SamplingStrategy, Strategy, TrainSettings};
+use embertune::train::{Measure, MemoryBudget, MergeAlpha, Resume, SamplingStrategy, Strategy, TrainSettings};
 use embertune::{Error, Result};
 
-use super::{LossArgs, MachineArgs, ModelArgs, OptimizerArgs, boolean};
+use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -79,6 +79,9 @@ pub struct TrainArgs {
     /// Share of activations dropped everywhere in the model; 0 for none [default: what the model's config.json says]
     #[arg(long, value_name = "P", help_heading = "Model")]
     pub dropout: Option<f32>,
+
+    #[command(flatten)]
+    pub adaptation: AdaptationArgs,
 
     #[command(flatten)]
     pub loss: LossArgs,
@@ -229,6 +232,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "X", default_value_t = default().early_stopping_threshold, help_heading = "Evaluation")]
     pub early_stopping_threshold: f64,
 
+    /// Save base + X (tuned - base), which keeps more of what the base model can; auto takes the smallest X that is as good as the best
+    /// one on the held-out queries [default: the tuned model]
+    #[arg(long, value_name = "auto|X", value_parser = merge_alpha, help_heading = "Evaluation")]
+    pub merge_alpha: Option<MergeAlpha>,
+
     /// When to write a line of the log: no, steps or epoch; the last step always gets one
     #[arg(long, value_name = "WHEN", default_value_t = default().logging_strategy, help_heading = "Log and checkpoints")]
     pub logging_strategy: Strategy,
@@ -282,6 +290,7 @@ impl TrainArgs {
             passage_max_len: self.passage_max_len,
             max_seq_length: self.model.changes.max_seq_length,
             dropout: self.dropout,
+            adaptation: self.adaptation.settings(),
             loss: self.loss.settings()?,
             temperature: self.temperature,
             train_group_size: self.train_group_size,
@@ -296,6 +305,7 @@ impl TrainArgs {
             warmup_steps: self.warmup_steps,
             lr_scheduler_type: self.lr_scheduler_type,
             lr_scheduler_kwargs: self.optimizer.lr_scheduler_kwargs.clone(),
+            optim: self.optimizer.optim,
             weight_decay: self.weight_decay,
             adam_beta1: self.adam_beta1,
             adam_beta2: self.adam_beta2,
@@ -314,6 +324,7 @@ impl TrainArgs {
             greater_is_better: self.greater_is_better,
             early_stopping_patience: self.early_stopping_patience,
             early_stopping_threshold: self.early_stopping_threshold,
+            merge_alpha: self.merge_alpha,
             logging_strategy: self.logging_strategy,
             logging_steps: self.logging_steps,
             logging_first_step: self.logging_first_step,
@@ -353,6 +364,10 @@ fn resume(text: &str) -> std::result::Result<Resume, String> {
 pub struct MaxSteps(Option<usize>);
 
 fn memory_budget(text: &str) -> std::result::Result<MemoryBudget, String> {
+    text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
+}
+
+fn merge_alpha(text: &str) -> std::result::Result<MergeAlpha, String> {
     text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
 }
 
