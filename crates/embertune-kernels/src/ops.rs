@@ -6,6 +6,8 @@
 //! There is no tape: a forward returns what its backward cannot cheaply recompute, and the caller keeps it.
 //! Backwards *add* to parameter gradients (`d_weight`, `d_gamma`, ...) and *return* activation gradients.
 
+use std::ops::Range;
+
 use crate::dropout::Dropout;
 
 /// Where the texts of a ragged batch begin and end, and the key of each text's random numbers.
@@ -30,7 +32,7 @@ impl Ragged<'_> {
     }
 
     /// The rows of text `text`.
-    pub fn range(&self, text: usize) -> std::ops::Range<usize> {
+    pub fn range(&self, text: usize) -> Range<usize> {
         self.cu_seqlens[text] as usize..self.cu_seqlens[text + 1] as usize
     }
 }
@@ -196,6 +198,28 @@ pub struct AdamWStep {
     pub grad_scale: f32,
 }
 
+/// One Adafactor step (Shazeer and Stern 2018, arXiv:1804.04235) without first moment, with a learning rate from outside: `transformers.Adafactor`
+/// with `scale_parameter` and `relative_step` off.
+#[derive(Clone, Copy, Debug)]
+pub struct AdafactorStep {
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// Decay of the second moment in this step, `1 - t^-0.8`, t from 1. In f64 because `1 - beta2` is taken of it.
+    pub beta2: f64,
+    /// Added to the square of the gradient.
+    pub eps: f32,
+    /// Updates with a greater root of their mean square are scaled down to it.
+    pub clip_threshold: f32,
+    /// `w -= lr * weight_decay * w` before the step.
+    pub weight_decay: f32,
+    /// Factor on the gradient before anything else: clipping of the whole gradient.
+    pub grad_scale: f32,
+    /// Tensors of equal shape that the buffers hold, one after the other. Each is clipped by itself.
+    pub parts: usize,
+    /// Rows and columns of each, whose second moments are kept apart; `None` for a vector, which has a second moment for every element.
+    pub matrix: Option<(usize, usize)>,
+}
+
 /// The memory of a device's buffers, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BufferBytes {
@@ -234,6 +258,10 @@ pub trait Ops: Send + Sync {
     }
     /// Keeps no freed buffers for reuse while all buffers take more than `bytes`. Without effect where freed buffers are not kept.
     fn limit_buffers(&self, _bytes: usize) {}
+    /// Relative rounding of what linear layers multiply.
+    fn product_epsilon(&self) -> f32 {
+        f32::EPSILON
+    }
     /// Prepares a weight matrix `[rows, cols]` for [`linear_forward`](Ops::linear_forward) and its backward. To be called again after the master changed.
     fn pack(&self, master: &Self::Buf, rows: usize, cols: usize) -> Self::Packed;
 
@@ -352,6 +380,11 @@ pub trait Ops: Send + Sync {
     /// `d_x = (d_y - y (y . d_y)) / |x|`. `x` is the input of the forward.
     fn normalize_backward(&self, d_y: &Self::Buf, x: &Self::Buf, width: usize) -> Self::Buf;
 
+    /// `y = x[:, columns]`. `x`: `[n, width]`; returns `[n, columns.len()]`.
+    fn columns_forward(&self, x: &Self::Buf, width: usize, columns: Range<usize>) -> Self::Buf;
+    /// `d_x[:, columns] += d_y`. It adds, since several ranges of columns are taken of one `x`.
+    fn columns_backward(&self, d_y: &Self::Buf, width: usize, columns: Range<usize>, d_x: &mut Self::Buf);
+
     /// `a += b`.
     fn add_assign(&self, a: &mut Self::Buf, b: &Self::Buf);
     /// `a *= factor`.
@@ -361,4 +394,15 @@ pub trait Ops: Send + Sync {
     /// One optimizer step on one tensor: `g = grad_scale * g; w -= lr wd w; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     /// w -= lr / bc1 * m / (sqrt(v / bc2) + eps)`.
     fn adamw_step(&self, w: &mut Self::Buf, g: &Self::Buf, m: &mut Self::Buf, v: &mut Self::Buf, step: AdamWStep);
+    /// One optimizer step on the tensors in one buffer, each for itself: `g = grad_scale * g; s = g^2 + eps; r = b2 r + (1 - b2) mean of the rows
+    /// of s; c = b2 c + (1 - b2) mean of the columns of s; u = g / sqrt(r / mean(r)) / sqrt(c); u /= max(1, rms(u) / clip_threshold); w -= lr wd w;
+    /// w -= lr u`. `rows`: `[parts, rows]`, `columns`: `[parts, columns]`. Of vectors `rows` has every element, `c` is none and `u = g / sqrt(r)`.
+    fn adafactor_step(
+        &self,
+        w: &mut Self::Buf,
+        g: &Self::Buf,
+        rows: &mut Self::Buf,
+        columns: &mut Self::Buf,
+        step: AdafactorStep,
+    );
 }

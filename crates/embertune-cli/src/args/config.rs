@@ -70,6 +70,10 @@ pub fn expand(argv: Vec<OsString>, definition: &Command) -> Result<Expanded> {
         if flag.is_none() && refused::reason(&name).is_none() {
             return Err(problem(format!("`{key}` is not known to `{}`", command.get_name()), nearest(command, &name)));
         }
+        // As transformers takes it: an object where the flag's value is JSON.
+        let is_json = value.is_object()
+            && flag.is_some_and(|flag| flag.get_value_names().is_some_and(|names| names[0] == "JSON"));
+        let value = if is_json { Value::String(value.to_string()) } else { value };
         let values = texts(&value).map_err(|why| problem(format!("`{key}` {why}"), None))?;
         let says_nothing = flag.is_some_and(|flag| given.contains(&flag) || is_default(flag, &values));
         if says_nothing || value.is_null() {
@@ -212,16 +216,18 @@ mod tests {
     #[test]
     fn a_file_says_what_flags_say() {
         let flags = "--model_name_or_path m --train_data t.jsonl --output_dir o --seed 7 --learning_rate 2e-5 --bf16 False \
-                     --normalized False --allow_emulation --matryoshka_dims 8 4 --max_steps -1 --eval_split 0.1";
+                     --normalized False --allow_emulation --matryoshka_dims 8 4 --max_steps -1 --eval_split 0.1 \
+                     --lr_scheduler_kwargs {\"num_cycles\":2}";
         let argv = ["embertune", "train"].into_iter().chain(flags.split_whitespace()).map(OsString::from).collect();
         let expected = settings_of(argv);
         let toml = "seed = 7\nlearning-rate = 2e-5\nbf16 = false\nnormalized = false\nallow_emulation = true\n\
-                    matryoshka_dims = [8, 4]\nmax_steps = -1\neval_split = 0.1 # a tenth\n";
+                    matryoshka_dims = [8, 4]\nmax_steps = -1\neval_split = 0.1 # a tenth\n\
+                    lr_scheduler_kwargs = { num_cycles = 2 }\n";
         assert_eq!(parsed("run.toml", &format!("{REQUIRED}{toml}"), ""), expected);
         let json = json!({
             "model_name_or_path": "m", "train_data": "t.jsonl", "output_dir": "o", "seed": 7, "learning_rate": "2e-5",
             "bf16": false, "normalized": "False", "allow_emulation": true, "matryoshka_dims": [8, 4], "max_steps": -1,
-            "eval_split": 0.1, "eval_steps": null, "push_to_hub": false, "fsdp": null
+            "eval_split": 0.1, "lr_scheduler_kwargs": {"num_cycles": 2}, "eval_steps": null, "push_to_hub": false, "fsdp": null
         });
         assert_eq!(parsed("run.json", &json.to_string(), ""), expected);
     }
@@ -266,6 +272,8 @@ mod tests {
                 json!("no_duplicates"),
                 json!("batch_sampler"),
                 json!("tensorboard"),
+                json!("adafactor"),
+                json!("auto"),
                 json!("other"),
                 json!(["other"]),
             ]

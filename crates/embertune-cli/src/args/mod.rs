@@ -5,6 +5,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod adaptation;
 pub mod boolean;
 pub mod compare;
 pub mod config;
@@ -14,11 +15,13 @@ pub mod evaluate;
 pub mod loss;
 pub mod mine;
 pub mod model;
+pub mod optimizer;
 pub mod refused;
 pub mod spelling;
 pub mod test_sets;
 pub mod train;
 
+pub use adaptation::AdaptationArgs;
 pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
 pub use embedding::EmbeddingArgs;
@@ -26,6 +29,7 @@ pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
+pub use optimizer::OptimizerArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
 

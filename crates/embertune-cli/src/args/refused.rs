@@ -85,7 +85,8 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "batches are drawn from the data sets in proportion to their rows and weights",
         "pass `--dataset_weights`",
     ),
-    (&["optim", "optim_args", "adafactor"], "the optimizer is AdamW, as PyTorch computes it", "leave it out"),
+    (&["optim_args"], "the optimizers take no further arguments", "leave it out"),
+    (&["adafactor"], "it is the old name of another flag", "pass `--optim adafactor`"),
     (
         &["ignore_data_skip", "restore_callback_states_from_checkpoint", "save_only_model", "enable_jit_checkpoint"],
         "every checkpoint is complete, and a resumed run goes on exactly where it was",
@@ -152,7 +153,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["do_train", "do_predict"], "`embertune train` always trains", "leave it out"),
     (&["save_safetensors"], "models are always saved as safetensors", "leave it out"),
     (&["label_smoothing_factor", "neftune_noise_alpha"], "it is not part of the loss here", "leave it out"),
-    (&["lr_scheduler_kwargs"], "schedules have the parameters that transformers gives them", "leave it out"),
     (
         &["data_seed", "full_determinism"],
         "`--seed` seeds everything, and every run is deterministic",
@@ -166,7 +166,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     ),
     (&["cache_dir"], "models are kept in the cache that Hugging Face's tools use", "set HF_HUB_CACHE or HF_HOME"),
     (&["max_example_num_per_dataset"], "all rows are used", "cut the file, with `head -n` or `shuf -n`"),
-    (&["fix_position_embedding"], "all weights are trained", "leave it out"),
     (
         &[
             "unified_finetuning",
@@ -179,7 +178,8 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "it belongs to a newer FlagEmbedding and is not supported",
         "leave it out; `--loss` says what is minimised",
     ),
-    (&["use_lora", "lora_rank", "lora_alpha", "lora_dropout"], "all weights are trained, not adapters", "leave it out"),
+    (&["use_lora"], "adapters are trained where their width is given", "pass `--lora_r N`"),
+    (&["use_dora", "init_lora_weights", "modules_to_save"], "adapters are plain LoRA, or rsLoRA", "leave it out"),
 ];
 
 /// `(value, flags)`: what is so anyway, so a command line that asks for it is followed.

@@ -8,11 +8,11 @@ use clap::{ArgAction, Args};
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
 use embertune::train::{
-    BatchSampler, Measure, MemoryBudget, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
+    BatchSampler, Measure, MemoryBudget, MergeAlpha, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
 };
 use embertune::{Error, Result};
 
-use super::{LossArgs, MachineArgs, ModelArgs, boolean};
+use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -87,6 +87,9 @@ pub struct TrainArgs {
     /// Share of activations dropped everywhere in the model; 0 for none [default: what the model's config.json says]
     #[arg(long, value_name = "P", help_heading = "Model")]
     pub dropout: Option<f32>,
+
+    #[command(flatten)]
+    pub adaptation: AdaptationArgs,
 
     #[command(flatten)]
     pub loss: LossArgs,
@@ -181,9 +184,12 @@ pub struct TrainArgs {
     pub learning_rate: f64,
 
     /// Shape of the learning rate over the steps: linear, cosine, cosine_with_restarts, polynomial, constant,
-    /// constant_with_warmup or inverse_sqrt
+    /// constant_with_warmup, inverse_sqrt or warmup_stable_decay
     #[arg(long, value_name = "NAME", default_value_t = default().lr_scheduler_type, help_heading = "Optimizer")]
     pub lr_scheduler_type: SchedulerType,
+
+    #[command(flatten)]
+    pub optimizer: OptimizerArgs,
 
     /// Share of the steps over which the learning rate rises from 0
     #[arg(long, value_name = "SHARE", default_value_t = default().warmup_ratio, help_heading = "Optimizer")]
@@ -243,6 +249,11 @@ pub struct TrainArgs {
     /// By how much an evaluation has to be better for that
     #[arg(long, value_name = "X", default_value_t = default().early_stopping_threshold, help_heading = "Evaluation")]
     pub early_stopping_threshold: f64,
+
+    /// Save base + X (tuned - base), which keeps more of what the base model can; auto takes the smallest X that is as good as the best
+    /// one on the held-out queries [default: the tuned model]
+    #[arg(long, value_name = "auto|X", value_parser = merge_alpha, help_heading = "Evaluation")]
+    pub merge_alpha: Option<MergeAlpha>,
 
     /// When to write a line of the log: no, steps or epoch; the last step always gets one
     #[arg(long, value_name = "WHEN", default_value_t = default().logging_strategy, help_heading = "Log and checkpoints")]
@@ -312,6 +323,7 @@ impl TrainArgs {
             passage_max_len: self.passage_max_len,
             max_seq_length: self.model.changes.max_seq_length,
             dropout: self.dropout,
+            adaptation: self.adaptation.settings(),
             loss: self.loss.settings()?,
             temperature: self.temperature,
             train_group_size: self.train_group_size,
@@ -325,6 +337,8 @@ impl TrainArgs {
             warmup_ratio: self.warmup_ratio,
             warmup_steps: self.warmup_steps,
             lr_scheduler_type: self.lr_scheduler_type,
+            lr_scheduler_kwargs: self.optimizer.lr_scheduler_kwargs.clone(),
+            optim: self.optimizer.optim,
             weight_decay: self.weight_decay,
             adam_beta1: self.adam_beta1,
             adam_beta2: self.adam_beta2,
@@ -347,6 +361,7 @@ impl TrainArgs {
             greater_is_better: self.greater_is_better,
             early_stopping_patience: self.early_stopping_patience,
             early_stopping_threshold: self.early_stopping_threshold,
+            merge_alpha: self.merge_alpha,
             logging_strategy: self.logging_strategy,
             logging_steps: self.logging_steps,
             logging_first_step: self.logging_first_step,
@@ -388,6 +403,10 @@ fn resume(text: &str) -> std::result::Result<Resume, String> {
 pub struct MaxSteps(Option<usize>);
 
 fn memory_budget(text: &str) -> std::result::Result<MemoryBudget, String> {
+    text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
+}
+
+fn merge_alpha(text: &str) -> std::result::Result<MergeAlpha, String> {
     text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
 }
 

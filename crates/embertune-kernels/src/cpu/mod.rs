@@ -6,10 +6,12 @@
 //! over a sum, so results do not depend on the number of threads, bit for bit.
 
 mod activation;
+mod adafactor;
 mod adamw;
 mod attention;
 mod bf16;
 mod buffer;
+mod columns;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -29,10 +31,12 @@ pub use buffer::Buffer;
 pub use isa::Isa;
 pub use linear::Packed;
 
+use std::ops::Range;
+
 use crate::dropout::Dropout;
 use crate::ops::{
-    Activation, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling,
-    Ragged, RelativeBias, Weight,
+    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Norm, NormSaved,
+    Ops, Pooling, Ragged, RelativeBias, Weight,
 };
 use bf16::tile::MultiplyPairs;
 use buffer::Pool;
@@ -119,6 +123,11 @@ impl Ops for Cpu {
 
     fn limit_buffers(&self, bytes: usize) {
         self.pool.limit(bytes);
+    }
+
+    fn product_epsilon(&self) -> f32 {
+        // bf16 has 8 significant bits.
+        if self.multiplies_bf16() { 1.0 / 256.0 } else { f32::EPSILON }
     }
 
     fn pack(&self, master: &Buffer, rows: usize, cols: usize) -> Packed {
@@ -262,6 +271,14 @@ impl Ops for Cpu {
         normalize::normalize_backward(self, d_y, x, width)
     }
 
+    fn columns_forward(&self, x: &Buffer, width: usize, columns: Range<usize>) -> Buffer {
+        columns::columns_forward(self, x, width, columns)
+    }
+
+    fn columns_backward(&self, d_y: &Buffer, width: usize, columns: Range<usize>, d_x: &mut Buffer) {
+        columns::columns_backward(self, d_y, width, columns, d_x);
+    }
+
     fn add_assign(&self, a: &mut Buffer, b: &Buffer) {
         elementwise::add_assign_all(self, a, b);
     }
@@ -276,5 +293,9 @@ impl Ops for Cpu {
 
     fn adamw_step(&self, w: &mut Buffer, g: &Buffer, m: &mut Buffer, v: &mut Buffer, step: AdamWStep) {
         adamw::adamw_step(self, w, g, m, v, step);
+    }
+
+    fn adafactor_step(&self, w: &mut Buffer, g: &Buffer, rows: &mut Buffer, columns: &mut Buffer, step: AdafactorStep) {
+        adafactor::adafactor_step(self, w, g, rows, columns, step);
     }
 }

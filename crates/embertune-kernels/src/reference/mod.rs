@@ -5,8 +5,10 @@
 //! central differences. Nothing here may be clever, parallel or fused.
 
 mod activation;
+mod adafactor;
 mod adamw;
 mod attention;
+mod columns;
 mod dropout;
 mod embedding;
 mod layer_norm;
@@ -16,11 +18,12 @@ mod pool;
 mod real;
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::dropout::Dropout;
 use crate::ops::{
-    Activation, AdamWStep, AttentionSaved, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling, Ragged,
-    RelativeBias, Weight,
+    Activation, AdafactorStep, AdamWStep, AttentionSaved, Heads, LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling,
+    Ragged, RelativeBias, Weight,
 };
 pub use real::Real;
 
@@ -203,6 +206,14 @@ impl<T: Real> Ops for Reference<T> {
         normalize::normalize_backward(d_y, x, width)
     }
 
+    fn columns_forward(&self, x: &Vec<T>, width: usize, columns: Range<usize>) -> Vec<T> {
+        columns::columns_forward(x, width, columns)
+    }
+
+    fn columns_backward(&self, d_y: &Vec<T>, width: usize, columns: Range<usize>, d_x: &mut Vec<T>) {
+        columns::columns_backward(d_y, width, columns, d_x);
+    }
+
     fn add_assign(&self, a: &mut Vec<T>, b: &Vec<T>) {
         assert_eq!(a.len(), b.len(), "lengths of the summands");
         for (a, &b) in a.iter_mut().zip(b) {
@@ -222,5 +233,9 @@ impl<T: Real> Ops for Reference<T> {
 
     fn adamw_step(&self, w: &mut Vec<T>, g: &Vec<T>, m: &mut Vec<T>, v: &mut Vec<T>, step: AdamWStep) {
         adamw::adamw_step(w, g, m, v, step);
+    }
+
+    fn adafactor_step(&self, w: &mut Vec<T>, g: &Vec<T>, rows: &mut Vec<T>, columns: &mut Vec<T>, step: AdafactorStep) {
+        adafactor::adafactor_step(w, g, rows, columns, step);
     }
 }

@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::{Cpu, Isa};
 use embertune_kernels::dropout::Dropout;
-use embertune_kernels::ops::{Activation, AdamWStep, Heads, LinearGrads, Lookup, Norm, Pooling, RelativeBias, Weight};
+use embertune_kernels::ops::{
+    Activation, AdafactorStep, AdamWStep, Heads, LinearGrads, Lookup, Norm, Pooling, RelativeBias, Weight,
+};
 use embertune_kernels::reference::Reference;
 use embertune_kernels::testing::{BATCHES, LENGTHS, Texts, assert_close, seeded};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -428,5 +430,73 @@ fn elementwise_passes_and_adamw_agree() {
     for &len in LENGTHS.iter().chain(&[50_000]) {
         check(&format!("elementwise {len}"), &Elementwise { len });
         check(&format!("adamw {len}"), &AdamW { len });
+    }
+}
+
+struct Columns {
+    n: usize,
+    width: usize,
+}
+
+impl Scenario for Columns {
+    fn run<O: Ops>(&self, ops: &O) -> Results {
+        let &Columns { n, width } = self;
+        let x = upload(ops, n * width, 1);
+        let mut d_x = upload(ops, n * width, 2);
+        let mut results = Vec::new();
+        for columns in [0..1, width / 3..width, 0..width] {
+            let y = ops.columns_forward(&x, width, columns.clone());
+            results.push(("y", ops.download(&y)));
+            ops.columns_backward(&upload(ops, n * columns.len(), 3), width, columns, &mut d_x);
+        }
+        results.push(("d_x", ops.download(&d_x)));
+        results
+    }
+}
+
+#[test]
+fn columns_agree() {
+    for (n, width) in [(0, 3), (1, 1), (5, 48), (700, 51)] {
+        check(&format!("columns of {n} x {width}"), &Columns { n, width });
+    }
+}
+
+struct Adafactor {
+    parts: usize,
+    matrix: Option<(usize, usize)>,
+    len: usize,
+}
+
+impl Scenario for Adafactor {
+    fn run<O: Ops>(&self, ops: &O) -> Results {
+        let &Adafactor { parts, matrix, len } = self;
+        let (n_rows, n_columns) = matrix.unwrap_or((len, 0));
+        let (mut w, g) = (upload(ops, parts * len, 1), upload(ops, parts * len, 2));
+        let (mut rows, mut columns) = (ops.zeros(parts * n_rows), ops.zeros(parts * n_columns));
+        for t in 1..=3_i32 {
+            let step = AdafactorStep {
+                lr: 0.01,
+                beta2: 1.0 - f64::from(t).powf(-0.8),
+                eps: 1e-30,
+                clip_threshold: 0.5 * t as f32,
+                weight_decay: 0.1,
+                grad_scale: 0.5,
+                parts,
+                matrix,
+            };
+            ops.adafactor_step(&mut w, &g, &mut rows, &mut columns, step);
+        }
+        vec![("w", ops.download(&w)), ("rows", ops.download(&rows)), ("columns", ops.download(&columns))]
+    }
+}
+
+#[test]
+fn adafactor_agrees() {
+    for (parts, rows, columns) in [(1, 1, 1), (1, 7, 3), (3, 48, 51), (2, 700, 33)] {
+        let matrix = Some((rows, columns));
+        check(&format!("adafactor {parts} x {rows} x {columns}"), &Adafactor { parts, matrix, len: rows * columns });
+    }
+    for (parts, len) in [(1, 1), (3, 17), (1, 50_000)] {
+        check(&format!("adafactor {parts} x {len}"), &Adafactor { parts, matrix: None, len });
     }
 }

@@ -179,7 +179,8 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-fn cosine(left: &[f32], right: &[f32]) -> f64 {
+/// The cosine of two vectors; 0 where one of them is 0.
+pub fn cosine(left: &[f32], right: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     let norms = (dot(left, left) * dot(right, right)).sqrt();
     if norms > 0.0 { dot(left, right) / norms } else { 0.0 }

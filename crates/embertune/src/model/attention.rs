@@ -104,7 +104,10 @@ impl AttentionBlock {
             pass.texts,
             self.heads,
             relative.map(|relative| relative.bias(pass.params)),
-            relative.map(|relative| &mut grads.list[relative.table().0]),
+            relative
+                .map(RelativePositions::table)
+                .filter(|&id| pass.params.is_trained(id))
+                .map(|id| &mut grads.list[id.0]),
             pass.attention_dropout(self.site),
         );
         // qkv = x w^T + b

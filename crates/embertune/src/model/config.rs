@@ -31,6 +31,8 @@ pub struct DropoutRates {
     pub hidden: f32,
     /// On the attention's probabilities (`attention_probs_dropout_prob`, `attention_dropout`).
     pub attention: f32,
+    /// On the inputs of low-rank adapters; 0 in every model's configuration.
+    pub adapter: f32,
 }
 
 /// The shape of an encoder. A key that is missing in `config.json` has the default that `transformers` gives it; sizes of
@@ -119,6 +121,7 @@ impl EncoderConfig {
             dropout: DropoutRates {
                 hidden: probability(&file, keys.hidden_dropout)?,
                 attention: probability(&file, keys.attention_dropout)?,
+                adapter: 0.0,
             },
             padding_token,
         })

@@ -12,6 +12,7 @@ use super::encoder::{Encoder, EncoderSaved};
 use super::folder::{Modules, Overrides, TextSettings};
 use super::head::{Head, HeadSaved};
 use super::loader::Loader;
+use super::lora::{self, LoraConfig};
 use super::params::{Gradients, Parameters};
 use super::pass::{Pass, Wanted};
 use super::save::{self, CopiedFiles};
@@ -23,6 +24,7 @@ use crate::{Error, Result};
 pub struct EmbeddingModel<O: Ops> {
     ops: Arc<O>,
     parameters: Parameters<O>,
+    adapters: Option<Adapters>,
     encoder: Encoder,
     head: Head,
     tokenizer: Tokenizer,
@@ -31,6 +33,13 @@ pub struct EmbeddingModel<O: Ops> {
     pub(super) text: TextSettings,
     pub(super) naming: Naming,
     pub(super) copied: CopiedFiles,
+}
+
+/// The adapters of a model, whose tensors are among its parameters.
+struct Adapters {
+    config: LoraConfig,
+    /// Factor on what they add.
+    factor: f64,
 }
 
 /// What a forward pass keeps for its backward.
@@ -44,7 +53,8 @@ pub struct Saved<O: Ops> {
 
 impl<O: Ops> Saved<O> {
     /// The hidden states, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer. Where the embedding is
-    /// the first token, the last one is `[n_texts, hidden]`, these tokens alone.
+    /// the first token, the last one is `[n_texts, hidden]`, these tokens alone. Of a model that is partly frozen, those from the first
+    /// layer on that needs a backward.
     pub fn hidden_states(&self) -> impl Iterator<Item = &O::Buf> {
         self.encoder.layers.iter().map(|layer| &layer.x).chain([&self.last_hidden])
     }
@@ -93,10 +103,22 @@ impl<O: Ops> EmbeddingModel<O> {
         let naming = checkpoint.finish(progress)?;
         let head = Head::load(&*ops, folder, config.hidden_size, &modules, &mut parameters)?;
         let copied = CopiedFiles::read(&transformer)?;
-        Ok(EmbeddingModel { ops, parameters, encoder, head, tokenizer, config, modules, text, naming, copied })
+        Ok(EmbeddingModel {
+            ops,
+            parameters,
+            adapters: None,
+            encoder,
+            head,
+            tokenizer,
+            config,
+            modules,
+            text,
+            naming,
+            copied,
+        })
     }
 
-    /// Writes the complete model folder, or nothing: the files are written to a folder beside it, read again, compared
+    /// Writes the complete model folder, its adapters merged, or nothing: the files are written to a folder beside it, read again, compared
     /// with this model by the vectors that they give, and renamed at last.
     ///
     /// # Errors
@@ -114,11 +136,15 @@ impl<O: Ops> EmbeddingModel<O> {
         save::save(self, folder, add)
     }
 
-    /// Takes the weights of a folder that this model was saved to.
+    /// Takes the weights of a folder that this model was saved to. Of a model with adapters they are in `adapter` of it, where
+    /// [`save_adapter`](Self::save_adapter) wrote them.
     ///
     /// # Errors
     /// If it cannot be read, or holds other tensors. The model is as it was, then.
     pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        if self.adapters.is_some() {
+            return lora::restore(&*self.ops, &mut self.parameters, &folder.join(lora::FOLDER));
+        }
         let saved = Self::load_on(self.shared_ops(), folder, &Overrides::default(), &Silent)?;
         let parts = |model: &Self| model.parameters.list.iter().map(|param| param.parts.clone()).collect::<Vec<_>>();
         if parts(&saved) != parts(self) {
@@ -128,8 +154,48 @@ impl<O: Ops> EmbeddingModel<O> {
                 hint: None,
             });
         }
-        self.parameters = saved.parameters;
+        for (param, saved) in self.parameters.list.iter_mut().zip(saved.parameters.list) {
+            (param.value, param.packed) = (saved.value, saved.packed);
+        }
         Ok(())
+    }
+
+    /// Gives linear layers of the encoder low-rank adapters; all other weights are frozen. `init(name, rows, inputs)` gives the first
+    /// values of an `A`.
+    ///
+    /// # Errors
+    /// Those of [`lora::attach`].
+    pub fn attach_adapters(&mut self, config: LoraConfig, init: impl Fn(&str, usize, usize) -> Vec<f32>) -> Result<()> {
+        assert!(self.adapters.is_none(), "a model gets adapters once");
+        lora::attach(&*self.ops, &mut self.parameters, &config, init)?;
+        self.adapters = Some(Adapters { config, factor: 1.0 });
+        Ok(())
+    }
+
+    /// Whether it has adapters.
+    pub fn has_adapters(&self) -> bool {
+        self.adapters.is_some()
+    }
+
+    /// Multiplies what the adapters add by `factor`, always from what they were trained with: 0 is the base model, 1 the tuned one.
+    pub fn scale_adapters(&mut self, factor: f64) {
+        if let Some(adapters) = &mut self.adapters {
+            adapters.factor = factor;
+            lora::rescale(&mut self.parameters, &adapters.config, factor);
+        }
+    }
+
+    /// Writes the adapters, where there are some, to `adapter` in `folder`, in the form of PEFT.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn save_adapter(&self, folder: &Path) -> Result<()> {
+        match &self.adapters {
+            Some(Adapters { config, factor }) => {
+                lora::save(&*self.ops, &self.parameters, config, *factor, &folder.join(lora::FOLDER))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A hash (xxh3-128) of all that makes the embeddings: weights, configuration, tokenizer, prompts.
@@ -195,7 +261,7 @@ impl<O: Ops> EmbeddingModel<O> {
         (self.ops.download(&embeddings), Saved { dropout, encoder, last_hidden, head })
     }
 
-    /// Adds the gradients of all parameters. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` are those of the forward.
+    /// Adds the gradients of all parameters that are trained. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` are those of the forward.
     pub fn backward(&self, batch: &Batch, saved: &Saved<O>, d_embeddings: &[f32], grads: &mut Gradients<O>) {
         let offsets = single_tokens(batch);
         let pass = self.pass(batch, &offsets, saved.dropout);
@@ -207,12 +273,17 @@ impl<O: Ops> EmbeddingModel<O> {
         self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
     }
 
-    /// The trainable tensors.
+    /// Number of layers of the encoder.
+    pub fn n_layers(&self) -> usize {
+        self.config.layers
+    }
+
+    /// The tensors, those of adapters last.
     pub fn parameters(&self) -> &Parameters<O> {
         &self.parameters
     }
 
-    /// The trainable tensors, to be changed. [`Parameters::repack`] is to be called afterwards.
+    /// The tensors, to be changed. [`Parameters::repack`] is to be called afterwards.
     pub fn parameters_mut(&mut self) -> &mut Parameters<O> {
         &mut self.parameters
     }

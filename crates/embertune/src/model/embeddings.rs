@@ -80,7 +80,9 @@ impl Embeddings {
         let d_sum = self.norm.backward(pass, dropped.as_ref().unwrap_or(d_y), &saved.norm, grads);
         // sum = words[ids] + positions[position_ids] + token_types[0]
         let mut add = |table: ParamId, rows: &[u32], padding_row: Option<u32>| {
-            ops.embedding_backward(&d_sum, rows, padding_row, self.width, &mut grads.list[table.0]);
+            if pass.params.is_trained(table) {
+                ops.embedding_backward(&d_sum, rows, padding_row, self.width, &mut grads.list[table.0]);
+            }
         };
         add(self.words, &batch.ids, Some(self.padding_token));
         add(self.positions, &self.position_ids(batch), self.padding_position);

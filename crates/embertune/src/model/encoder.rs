@@ -7,7 +7,7 @@ use super::embeddings::{Embeddings, EmbeddingsSaved};
 use super::layer::{Layer, LayerSaved};
 use super::loader::Loader;
 use super::mpnet::RelativePositions;
-use super::params::Gradients;
+use super::params::{Depth, Gradients};
 use super::pass::{Pass, Wanted};
 use crate::Result;
 use crate::text::Batch;
@@ -19,10 +19,10 @@ pub struct Encoder {
     layers: Vec<Layer>,
 }
 
-/// What the backward needs.
+/// What the backward needs: nothing of what is below the lowest tensor that is trained.
 pub struct EncoderSaved<B> {
-    embeddings: EmbeddingsSaved<B>,
-    /// Of each layer.
+    embeddings: Option<EmbeddingsSaved<B>>,
+    /// Of the upper layers, those that need a backward.
     pub layers: Vec<LayerSaved<B>>,
 }
 
@@ -49,17 +49,22 @@ impl Encoder {
 
     /// The last hidden state of the wanted tokens, `[n_wanted, hidden]`, and what the backward needs.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> (O::Buf, EncoderSaved<O::Buf>) {
+        let lowest = pass.params.lowest_trained();
+        let is_kept = |depth: Depth| lowest.is_some_and(|lowest| lowest <= depth);
         let (mut x, embeddings) = self.embeddings.forward(pass, batch);
+        let embeddings = is_kept(Depth::Embeddings).then_some(embeddings);
         let mut layers = Vec::with_capacity(self.layers.len());
         for (idx, layer) in self.layers.iter().enumerate() {
             let (y, saved) = layer.forward(self.pass_of(pass, idx), x, self.relative.as_ref());
-            layers.push(saved);
+            if is_kept(Depth::Layer(idx)) {
+                layers.push(saved);
+            }
             x = y;
         }
         (x, EncoderSaved { embeddings, layers })
     }
 
-    /// Adds the gradients of all weights. `d_y`: `[n_wanted, hidden]`.
+    /// Adds the gradients of all weights that are trained. `d_y`: `[n_wanted, hidden]`.
     pub fn backward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
@@ -68,11 +73,13 @@ impl Encoder {
         d_y: O::Buf,
         grads: &mut Gradients<O>,
     ) {
-        let layers = self.layers.iter().zip(&saved.layers).enumerate().rev();
-        let d_first = layers.fold(d_y, |d_y, (idx, (layer, saved))| {
+        let upper = self.layers.iter().enumerate().rev().zip(saved.layers.iter().rev());
+        let d_first = upper.fold(d_y, |d_y, ((idx, layer), saved)| {
             layer.backward(self.pass_of(pass, idx), saved, &d_y, self.relative.as_ref(), grads)
         });
-        self.embeddings.backward(pass, batch, &saved.embeddings, &d_first, grads);
+        if let Some(saved) = &saved.embeddings {
+            self.embeddings.backward(pass, batch, saved, &d_first, grads);
+        }
     }
 
     /// What layer `idx` is given: all tokens are wanted of a layer that another one follows.

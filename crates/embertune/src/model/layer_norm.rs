@@ -69,6 +69,12 @@ impl LayerNorm {
         saved: &NormSaved<O::Buf>,
         grads: &mut Gradients<O>,
     ) -> O::Buf {
+        if !pass.params.is_trained(self.gamma) {
+            // Frozen: the sums come with the pass over `d_y` anyway, and go nowhere.
+            let width = pass.ops.len(pass.params.value(self.gamma));
+            let (mut d_gamma, mut d_beta) = (pass.ops.zeros(width), pass.ops.zeros(width));
+            return pass.ops.layer_norm_backward(d_y, saved, self.norm(pass), &mut d_gamma, &mut d_beta);
+        }
         let (d_gamma, d_beta) = grads.pair(self.gamma, self.beta);
         pass.ops.layer_norm_backward(d_y, saved, self.norm(pass), d_gamma, d_beta)
     }

@@ -1,4 +1,4 @@
-//! `y = x w^T + b` with weights of the model.
+//! `y = x w^T + b` with weights of the model, and what an adapter adds to it.
 
 use embertune_kernels::Ops;
 use embertune_kernels::ops::{Activation, LinearGrads};
@@ -36,16 +36,28 @@ impl Linear {
 
     /// `x`: `[n, cols]`; returns `[n, rows]`.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, x: &O::Buf) -> O::Buf {
-        pass.ops.linear_forward(x, pass.params.weight(self.weight), self.bias.map(|bias| pass.params.value(bias)))
+        let bias = self.bias.map(|bias| pass.params.value(bias));
+        let mut y = pass.ops.linear_forward(x, pass.params.weight(self.weight), bias);
+        if let Some(adapter) = pass.params.adapter(self.weight) {
+            adapter.forward(pass, x, &mut y);
+        }
+        y
     }
 
     /// Of `y = linear(x)`: returns `d_x`.
     pub fn backward<O: Ops>(&self, pass: Pass<'_, O>, d_y: &O::Buf, x: &O::Buf, grads: &mut Gradients<O>) -> O::Buf {
-        pass.ops.linear_backward(d_y, x, pass.params.weight(self.weight), Some(self.gradients(grads)))
+        let mut d_x = pass.ops.linear_backward(d_y, x, pass.params.weight(self.weight), self.gradients(pass, grads));
+        if let Some(adapter) = pass.params.adapter(self.weight) {
+            adapter.backward(pass, d_y, x, &mut d_x, grads);
+        }
+        d_x
     }
 
     /// `linear(act(x))`, `x`: `[n, cols]`; returns `[n, rows]`.
     pub fn forward_activated<O: Ops>(&self, pass: Pass<'_, O>, x: &O::Buf, act: Activation) -> O::Buf {
+        if pass.params.adapter(self.weight).is_some() {
+            return self.forward(pass, &pass.ops.activation_forward(x, act));
+        }
         let bias = self.bias.map(|bias| pass.params.value(bias));
         pass.ops.activated_linear_forward(x, act, pass.params.weight(self.weight), bias)
     }
@@ -59,17 +71,23 @@ impl Linear {
         act: Activation,
         grads: &mut Gradients<O>,
     ) -> O::Buf {
+        if pass.params.adapter(self.weight).is_some() {
+            // y = linear(active), active = act(x)
+            let d_active = self.backward(pass, d_y, &pass.ops.activation_forward(x, act), grads);
+            return pass.ops.activation_backward(&d_active, x, act);
+        }
         let weight = pass.params.weight(self.weight);
-        pass.ops.activated_linear_backward(d_y, x, act, weight, Some(self.gradients(grads)))
+        pass.ops.activated_linear_backward(d_y, x, act, weight, self.gradients(pass, grads))
     }
 
-    fn gradients<'a, O: Ops>(&self, grads: &'a mut Gradients<O>) -> LinearGrads<'a, O::Buf> {
-        match self.bias {
+    /// `None` where the layer is frozen.
+    fn gradients<'a, O: Ops>(&self, pass: Pass<'_, O>, grads: &'a mut Gradients<O>) -> Option<LinearGrads<'a, O::Buf>> {
+        pass.params.is_trained(self.weight).then(|| match self.bias {
             Some(bias) => {
                 let (d_weight, d_bias) = grads.pair(self.weight, bias);
                 LinearGrads { d_weight, d_bias: Some(d_bias) }
             }
             None => LinearGrads { d_weight: &mut grads.list[self.weight.0], d_bias: None },
-        }
+        })
     }
 }

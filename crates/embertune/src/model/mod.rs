@@ -1,7 +1,7 @@
 //! The encoder: token ids to embeddings and back to gradients, over any device ([`embertune_kernels::Ops`]).
 //!
 //! Reading order: [`embedding_model`] is the whole; [`encoder`], [`layer`], [`attention`], [`feed_forward`], [`embeddings`] and
-//! [`head`] compute; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders; [`hub`] finds them by name.
+//! [`head`] compute; [`lora`] adds to linear layers; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders; [`hub`] finds them by name.
 
 pub mod attention;
 pub mod checkpoint;
@@ -18,6 +18,7 @@ pub mod layer;
 pub mod layer_norm;
 pub mod linear;
 pub mod loader;
+pub mod lora;
 pub mod mpnet;
 pub mod params;
 pub mod pass;
@@ -28,4 +29,5 @@ pub use config::{DropoutRates, EncoderConfig};
 pub use embedding_model::{EmbeddingModel, Saved};
 pub use folder::{Overrides, pooling_named};
 pub use hub::resolve;
-pub use params::{Gradients, Param, ParamId, Parameters};
+pub use lora::LoraConfig;
+pub use params::{Depth, Gradients, Param, ParamId, Parameters};

@@ -1,7 +1,9 @@
-//! The trainable tensors of a model, in one list that layers index, optimizers walk and checkpoints name.
+//! The tensors of a model, in one list that layers index, optimizers walk and checkpoints name, and which of them are trained.
 
 use embertune_kernels::Ops;
 use embertune_kernels::ops::Weight;
+
+use super::lora::Adapter;
 
 /// Index of a tensor in [`Parameters`] and in [`Gradients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +41,13 @@ pub enum Kind {
         /// Inputs.
         cols: usize,
     },
+    /// One of the two factors of a low-rank adapter, `[rows, cols]`: packed and decayed as a matrix, but no tensor of the model's file.
+    Adapter {
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+    },
     /// An embedding table: decayed.
     Table,
     /// A bias, or a table whose name holds `bias` (MPNet's `relative_attention_bias`, which Hugging Face's Trainer does
@@ -51,23 +60,68 @@ pub enum Kind {
 impl Kind {
     /// Whether AdamW's weight decay applies.
     pub fn decays(self) -> bool {
-        matches!(self, Kind::Matrix { .. } | Kind::Table)
+        matches!(self, Kind::Matrix { .. } | Kind::Adapter { .. } | Kind::Table)
     }
 }
 
-/// One trainable tensor on the device.
+/// How far from the input a tensor is used. The backward goes down to the lowest one that is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// Tables of the embeddings, their LayerNorm, and the bias by distance that all layers of MPNet share.
+    Embeddings,
+    /// A layer of the encoder, from 0.
+    Layer(usize),
+    /// A dense layer after the pooling.
+    Head,
+}
+
+impl Depth {
+    fn of(name: &str) -> Self {
+        let layer = ["encoder.layer.", "transformer.layer."].iter().find_map(|layers| name.strip_prefix(layers));
+        match layer.and_then(|rest| rest.split('.').next()?.parse().ok()) {
+            Some(layer) => Depth::Layer(layer),
+            None if name.starts_with("embeddings.") || name.starts_with("encoder.") => Depth::Embeddings,
+            None => Depth::Head,
+        }
+    }
+}
+
+/// One tensor of the model on the device.
 pub struct Param<O: Ops> {
     /// What it is in the checkpoint, in the order of its rows.
     pub parts: Vec<Part>,
     /// How it is used.
     pub kind: Kind,
+    /// Where it is used.
+    pub depth: Depth,
+    /// Factor on the learning rate: 1 unless set otherwise; 0 where it is not trained, and has neither gradient nor moments.
+    pub rate: f64,
     /// The master weights, f32.
     pub value: O::Buf,
-    /// The form for matrix products, of a [`Kind::Matrix`].
+    /// The form for matrix products, of a [`Kind::Matrix`] or [`Kind::Adapter`].
     pub packed: Option<O::Packed>,
+    /// What is added to its products, of a [`Kind::Matrix`] with an adapter.
+    pub adapter: Option<Adapter>,
 }
 
-/// All trainable tensors of a model.
+impl<O: Ops> Param<O> {
+    /// Whether the training changes it.
+    pub fn is_trained(&self) -> bool {
+        self.rate > 0.0
+    }
+
+    /// Number of values.
+    pub fn n_values(&self) -> usize {
+        self.parts.iter().map(Part::len).sum()
+    }
+
+    /// Packs it again, where it is a matrix. To be called after its values changed.
+    pub fn repack(&mut self, ops: &O) {
+        self.packed = pack(ops, self.kind, &self.value);
+    }
+}
+
+/// All tensors of a model.
 pub struct Parameters<O: Ops> {
     /// In checkpoint order; [`ParamId`] indexes it.
     pub list: Vec<Param<O>>,
@@ -85,7 +139,8 @@ impl<O: Ops> Parameters<O> {
         assert_eq!(parts.iter().map(Part::len).sum::<usize>(), values.len(), "{:?}", parts[0].name);
         let value = ops.upload(values);
         let packed = pack(ops, kind, &value);
-        self.list.push(Param { parts, kind, value, packed });
+        let depth = Depth::of(&parts[0].name);
+        self.list.push(Param { parts, kind, depth, rate: 1.0, value, packed, adapter: None });
         ParamId(self.list.len() - 1)
     }
 
@@ -97,33 +152,58 @@ impl<O: Ops> Parameters<O> {
     /// A matrix, ready for a product.
     pub fn weight(&self, id: ParamId) -> Weight<'_, O> {
         let param = &self.list[id.0];
-        let (Kind::Matrix { rows, cols }, Some(packed)) = (param.kind, &param.packed) else {
+        let (Kind::Matrix { rows, cols } | Kind::Adapter { rows, cols }, Some(packed)) = (param.kind, &param.packed)
+        else {
             panic!("`{}` is no matrix", param.parts[0].name)
         };
         Weight { master: &param.value, packed, rows, cols }
     }
 
+    /// The model's own tensors, without those of adapters.
+    pub fn own(&self) -> impl Iterator<Item = &Param<O>> {
+        self.list.iter().filter(|param| !matches!(param.kind, Kind::Adapter { .. }))
+    }
+
+    /// The tensors of adapters.
+    pub fn of_adapters(&self) -> impl Iterator<Item = &Param<O>> {
+        self.list.iter().filter(|param| matches!(param.kind, Kind::Adapter { .. }))
+    }
+
     /// Packs every matrix again. To be called after the values changed.
     pub fn repack(&mut self, ops: &O) {
-        for param in &mut self.list {
-            param.packed = pack(ops, param.kind, &param.value);
-        }
+        self.list.iter_mut().for_each(|param| param.repack(ops));
     }
 
-    /// A zero gradient for every tensor.
+    /// A zero gradient for every tensor that is trained, an empty one for the others.
     pub fn zero_gradients(&self, ops: &O) -> Gradients<O> {
-        Gradients { list: self.list.iter().map(|p| ops.zeros(ops.len(&p.value))).collect() }
+        let len = |param: &Param<O>| if param.is_trained() { ops.len(&param.value) } else { 0 };
+        Gradients { list: self.list.iter().map(|param| ops.zeros(len(param))).collect() }
     }
 
-    /// Number of trainable values.
-    pub fn n_values(&self) -> usize {
-        self.list.iter().flat_map(|p| &p.parts).map(Part::len).sum()
+    /// What is added to the products of a matrix.
+    pub fn adapter(&self, id: ParamId) -> Option<&Adapter> {
+        self.list[id.0].adapter.as_ref()
+    }
+
+    /// Whether the training changes a tensor.
+    pub fn is_trained(&self, id: ParamId) -> bool {
+        self.list[id.0].is_trained()
+    }
+
+    /// The depth of the lowest tensor that is trained: nothing below it needs a backward. `None` where none is.
+    pub fn lowest_trained(&self) -> Option<Depth> {
+        self.list.iter().filter(|param| param.is_trained()).map(|param| param.depth).min()
+    }
+
+    /// Number of values that are trained.
+    pub fn n_trained(&self) -> usize {
+        self.list.iter().filter(|param| param.is_trained()).map(Param::n_values).sum()
     }
 }
 
 fn pack<O: Ops>(ops: &O, kind: Kind, value: &O::Buf) -> Option<O::Packed> {
     match kind {
-        Kind::Matrix { rows, cols } => Some(ops.pack(value, rows, cols)),
+        Kind::Matrix { rows, cols } | Kind::Adapter { rows, cols } => Some(ops.pack(value, rows, cols)),
         Kind::Table | Kind::Bias | Kind::Norm => None,
     }
 }
@@ -146,5 +226,27 @@ impl<O: Ops> Gradients<O> {
     pub fn pair(&mut self, a: ParamId, b: ParamId) -> (&mut O::Buf, &mut O::Buf) {
         let [a, b] = self.list.get_disjoint_mut([a.0, b.0]).expect("two different tensors of the model");
         (a, b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_follows_from_the_name() {
+        for (name, depth) in [
+            ("embeddings.LayerNorm.weight", Depth::Embeddings),
+            ("encoder.relative_attention_bias.weight", Depth::Embeddings),
+            ("encoder.layer.11.attention.self.query.weight", Depth::Layer(11)),
+            ("encoder.layer.0.output.dense.lora_A.weight", Depth::Layer(0)),
+            ("transformer.layer.3.ffn.lin1.bias", Depth::Layer(3)),
+            ("2_Dense.linear.weight", Depth::Head),
+        ] {
+            assert_eq!(Depth::of(name), depth, "{name}");
+        }
+        assert!(
+            Depth::Embeddings < Depth::Layer(0) && Depth::Layer(1) < Depth::Layer(2) && Depth::Layer(9) < Depth::Head
+        );
     }
 }

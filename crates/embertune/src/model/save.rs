@@ -13,6 +13,7 @@ use super::embedding_model::EmbeddingModel;
 use super::folder::{DenseConfig, Overrides};
 use super::head::dense_prefix;
 use super::json_file::JsonFile;
+use super::lora::merged;
 use super::params::Part;
 use super::tensor_files::{self, Output};
 use crate::progress::Silent;
@@ -36,6 +37,11 @@ const CONFIG: &str = "config.json";
 /// Largest difference of a vector's element between the model in memory and the folder. They run the same program on the
 /// same numbers, so even this is more than should be.
 const SAME_VECTORS: f32 = 1e-6;
+
+/// The same where adapters are merged into the weights, relative to a vector's largest element: sums are rounded in another order. In f32, and
+/// in units of the rounding of products where that is coarser.
+const SAME_MERGED: f32 = 1e-4;
+const SAME_MERGED_ROUNDINGS: f32 = 16.0;
 
 /// Texts whose vectors are compared. Nothing of the user's data.
 const PROBES: [&str; 6] = [
@@ -198,12 +204,12 @@ fn write_file(folder: &Path, name: &Path, content: &[u8]) -> Result<()> {
 fn write_weights<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Result<()> {
     let mut encoder = Vec::new();
     let mut dense: Vec<Vec<Output<'_>>> = model.modules.dense.iter().map(|_| Vec::new()).collect();
-    for param in &model.parameters().list {
+    for param in model.parameters().own() {
         let mut start = 0;
         for part in &param.parts {
             let range = start..start + part.len();
             start = range.end;
-            let values = move || model.ops().download(&param.value)[range.clone()].to_vec();
+            let values = move || merged(model.ops(), model.parameters(), param)[range.clone()].to_vec();
             let output = |name: String| Output::weights(name, part.shape.clone(), values);
             match module_of(model, part) {
                 Some((module, name)) => dense[module].push(output(name.to_owned())),
@@ -230,6 +236,7 @@ fn module_of<'a, O: Ops>(model: &EmbeddingModel<O>, part: &'a Part) -> Option<(u
 /// Reads the folder as any program would, and compares the vectors of [`PROBES`].
 fn compare_with_folder<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Result<()> {
     let written = EmbeddingModel::load_on(model.shared_ops(), folder, &Overrides::default(), &Silent)?;
+    let merged = SAME_MERGED.max(SAME_MERGED_ROUNDINGS * model.ops().product_epsilon());
     for role in [Role::Query, Role::Passage] {
         let (ours, theirs) = (probe(model, role)?, probe(&written, role)?);
         let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -241,7 +248,9 @@ fn compare_with_folder<O: Ops>(model: &EmbeddingModel<O>, folder: &Path) -> Resu
                 hint: Some("the training has diverged: choose a smaller `--learning_rate`".to_owned()),
             });
         }
-        if ours.len() != theirs.len() || worst > SAME_VECTORS {
+        let largest = ours.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let allowed = if model.has_adapters() { merged * largest } else { SAME_VECTORS };
+        if ours.len() != theirs.len() || worst > allowed {
             let hint = "this is a bug, or the disk does not give back what was written; nothing was saved";
             return Err(Error::Model {
                 path: folder.to_owned(),

@@ -1,9 +1,9 @@
 //! What a checkpoint contains, and which run may go on from it.
 //!
-//! A checkpoint is a model folder, usable by itself, with three files more: `optimizer.safetensors`, the moments of AdamW;
+//! A checkpoint is a model folder, usable by itself, with three files more: `optimizer.safetensors`, the optimizer's moments;
 //! `log.jsonl`, the log until there; `training_state.json`, the rest: the step, the sums behind the next line of the log, the
 //! evaluations so far, and the [`Fingerprint`] of the run. Order, negatives and dropout are pure functions of (seed, epoch, row), so there
-//! is no state of a generator to keep.
+//! is no state of a generator to keep. Where adapters are trained they are merged in the model, and in `adapter` as they are.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,7 +22,7 @@ use crate::train::record::{FileRecord, SoFar};
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::Trainer;
 
-/// The moments of AdamW, in a checkpoint.
+/// The optimizer's moments, in a checkpoint.
 pub const MOMENTS: &str = "optimizer.safetensors";
 /// The log until there.
 pub const LOG: &str = "log.jsonl";
@@ -53,6 +53,9 @@ pub const MAY_DIFFER: [&str; 18] = [
     "memory_budget",
     "find_batch_size",
 ];
+
+/// Settings that are groups of flags.
+const GROUPS: [&str; 1] = ["adaptation"];
 
 /// What decides over the results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,7 +125,7 @@ impl Fingerprint {
     /// What differs in `now` although it has to be the same, in words.
     fn differences(&self, now: &Fingerprint) -> Vec<String> {
         let mut found = Vec::new();
-        let (before, after) = (fields(&self.settings), fields(&now.settings));
+        let (before, after) = (flags(&self.settings), flags(&now.settings));
         for (name, value) in &after {
             let was = before.get(name).unwrap_or(&Value::Null);
             if was != value && !MAY_DIFFER.contains(&name.as_str()) {
@@ -163,6 +166,15 @@ fn fields(settings: &TrainSettings) -> serde_json::Map<String, Value> {
         Ok(Value::Object(fields)) => fields,
         other => panic!("settings are an object of plain values: {other:?}"),
     }
+}
+
+/// Settings by the names of their flags: those in groups are on their own.
+fn flags(settings: &TrainSettings) -> serde_json::Map<String, Value> {
+    let flat = |(name, value): (String, Value)| match value {
+        Value::Object(group) if GROUPS.contains(&name.as_str()) => group.into_iter().collect::<Vec<_>>(),
+        value => vec![(name, value)],
+    };
+    fields(settings).into_iter().flat_map(flat).collect()
 }
 
 fn shown(value: &Value) -> String {
@@ -218,6 +230,7 @@ impl State {
     /// What the file system says.
     pub fn write<O: Ops>(&self, trainer: &Trainer<'_, O>, log: &Path, folder: &Path) -> Result<()> {
         trainer.save_moments(&folder.join(MOMENTS))?;
+        trainer.model().save_adapter(folder)?;
         let copy = folder.join(LOG);
         fs::copy(log, &copy).and_then(|_| File::open(&copy)?.sync_all()).map_err(Error::io(&copy, "write"))?;
         let path = folder.join(STATE);
@@ -287,6 +300,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::AdaptationSettings;
     use crate::train::loss_settings::LossSettings;
 
     fn file(content: &str) -> FileRecord {
@@ -311,7 +325,14 @@ mod tests {
         for (name, value) in &mut fields {
             *value = match (name.as_str(), &value) {
                 ("precision", _) => "bf16".into(),
+                ("optim", _) => "adafactor".into(),
+                ("adaptation", _) => {
+                    let adaptation = AdaptationSettings { freeze_layers: 1, ..AdaptationSettings::default() };
+                    serde_json::to_value(adaptation).unwrap()
+                }
                 ("lr_scheduler_type", _) => "cosine".into(),
+                ("lr_scheduler_kwargs", _) => serde_json::json!({"power": 2.0}),
+                ("merge_alpha", _) => "0.5".into(),
                 ("memory_budget", _) => "2GB".into(),
                 ("loss", _) => {
                     let loss = LossSettings { matryoshka_dims: vec![8], ..LossSettings::default() };
@@ -351,7 +372,10 @@ mod tests {
             assert_ne!(now.settings, base.settings, "{name}");
             match base.differences(&now).as_slice() {
                 [] => may_differ.push(name.clone()),
-                [one] => assert!(one.starts_with(&format!("`--{name}` was ")), "{one}"),
+                [one] => {
+                    let flag = if name == "adaptation" { "freeze_layers" } else { name };
+                    assert!(one.starts_with(&format!("`--{flag}` was ")), "{one}");
+                }
                 more => panic!("{more:?}"),
             }
         }

@@ -39,6 +39,12 @@ fn add_entries(text: &mut String, group: Option<&str>, entries: &Value) {
             continue;
         }
         match value {
+            // A flag of its own, whose value is JSON.
+            Value::Object(fields) if name == "lr_scheduler_kwargs" => {
+                if !fields.is_empty() {
+                    *text += &format!("{name} = {}\n", Value::from(value.to_string()));
+                }
+            }
             Value::Object(_) => add_entries(text, Some(name), value),
             // Strings, numbers, booleans and lists of them are written in TOML as in JSON, but for this one character.
             _ => *text += &format!("{name} = {}\n", value.to_string().replace('\u{7f}', "\\u007f")),
@@ -57,6 +63,7 @@ mod tests {
         let settings = TrainSettings {
             model_name_or_path: "a \"b\"\n\u{7f}".into(),
             dropout: Some(0.1),
+            lr_scheduler_kwargs: "{\"num_cycles\": 2}".parse().unwrap(),
             learning_rate: 2e-5,
             find_batch_size: true,
             loss,
@@ -71,6 +78,7 @@ mod tests {
             "matryoshka_dims = [8,4]",
             "normalized = true",
             "num_train_epochs = 3.0",
+            r#"lr_scheduler_kwargs = "{\"num_cycles\":2.0}""#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use embertune_kernels::Ops;
 
 use crate::model::{EmbeddingModel, Gradients};
-use crate::optim::AdamW;
+use crate::optim::Optimizer;
 use crate::optim::clip::global_norm;
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::RunShape;
@@ -29,6 +29,8 @@ pub struct Costs {
     pub state_bytes: f64,
     /// Weights alone.
     pub weight_bytes: f64,
+    /// Those that are trained, as numbers on the host.
+    pub trained_bytes: f64,
     /// Of a token.
     pub token: TokenCosts,
     /// Seconds of a pair of query and passage.
@@ -136,7 +138,7 @@ impl<'a> FirstBatch<'a> {
 /// The time of an optimizer step that changes nothing: with gradients and moments of zero and a learning rate of zero.
 fn optimizer_seconds<O: Ops>(
     model: &mut EmbeddingModel<O>,
-    optimizer: &mut AdamW<O>,
+    optimizer: &mut Optimizer<O>,
     gradients: &mut Gradients<O>,
 ) -> f64 {
     let ops = model.shared_ops();
@@ -157,8 +159,9 @@ impl Costs {
     ) -> Self {
         let ops = model.shared_ops();
         let batch = FirstBatch::new(set, settings, shape);
+        let weight_bytes = ops.buffer_bytes().used;
         let mut gradients = model.parameters().zero_gradients(&*ops);
-        let mut optimizer = AdamW::new(&*ops, model.parameters(), settings.adamw());
+        let mut optimizer = Optimizer::new(settings.optim, &*ops, model.parameters(), settings.adamw());
         // Without the freed buffers of the loading.
         ops.limit_buffers(0);
         ops.limit_buffers(usize::MAX);
@@ -167,11 +170,11 @@ impl Costs {
         let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(ops.buffer_bytes().held as u64);
         // The first step packs the weights into new memory.
         optimizer_seconds(model, &mut optimizer, &mut gradients);
-        let moments_and_gradients = 3 * size_of::<f32>() * model.parameters().n_values();
         Costs {
             program_bytes: program_bytes as f64,
             state_bytes: state_bytes as f64,
-            weight_bytes: state_bytes.saturating_sub(moments_and_gradients) as f64,
+            weight_bytes: weight_bytes as f64,
+            trained_bytes: (size_of::<f32>() * model.parameters().n_trained()) as f64,
             token,
             pair_s: batch.pair_seconds(model.dim()),
             optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients),

@@ -13,21 +13,25 @@ use crate::data::{Example, Pool, Scores as RowScores, TextId};
 use crate::embed::embed;
 use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
+use crate::eval::similarity::cosine;
 use crate::eval::{Metric, Query, queries_of};
 use crate::model::EmbeddingModel;
 use crate::progress::{Progress, Silent};
-use crate::random::key;
+use crate::random::{Shuffle, key};
 use crate::search::top_k;
 use crate::text::Role;
 use crate::train::dataset::TrainingSet;
 use crate::train::loss_settings::{LossName, LossSettings};
-use crate::train::measure::Scores;
+use crate::train::measure::{Measure, Scores};
 use crate::train::sampler::{Batches, LastBatch};
 use crate::train::settings::TrainSettings;
 use crate::train::step::MicroBatch;
 
 /// Separates this use of a seed from others.
 const SPLIT: u64 = 5;
+/// And this one; a sample has so many texts.
+const PROBE: u64 = 7;
+const PROBE_TEXTS: usize = 256;
 /// Cutoffs of the metrics.
 const CUTOFFS: [usize; 2] = [1, 10];
 /// Texts that go through the model at once, as in `embertune evaluate`.
@@ -119,6 +123,18 @@ impl HeldOut {
     /// # Errors
     /// A model that gives values that are no finite numbers.
     pub fn evaluate<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Scores> {
+        Ok(self.evaluate_queries(model, settings)?.0)
+    }
+
+    /// As [`evaluate`](Self::evaluate), and the measure of the run for each query, where it is one of queries.
+    ///
+    /// # Errors
+    /// A model that gives values that are no finite numbers.
+    pub fn evaluate_queries<O: Ops>(
+        &self,
+        model: &EmbeddingModel<O>,
+        settings: &TrainSettings,
+    ) -> Result<(Scores, Option<Vec<f64>>)> {
         let queries: Vec<_> = self.queries.iter().map(|query| query.text.as_str()).collect();
         let candidates: Vec<_> = self.pool.texts().iter().map(String::as_str).collect();
         let vectors = |texts: &[&str], role| embed(model, texts, role, None, BATCH_SIZE, &Silent);
@@ -127,12 +143,33 @@ impl HeldOut {
         let rankings: Vec<Vec<u32>> = found.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();
         let evaluation = score(&self.queries, &self.pool, &rankings, &CUTOFFS);
         let mean = |metric, cutoff| evaluation.mean(metric, cutoff).unwrap_or_default();
-        Ok(Scores {
+        let scores = Scores {
             loss: self.loss(model, settings),
             mrr10: mean(Metric::Mrr, 10),
             ndcg10: mean(Metric::Ndcg, 10),
             hit1: mean(Metric::Hit, 1),
-        })
+        };
+        let measured = match settings.measure() {
+            Measure::Loss => None,
+            Measure::Mrr10 => Some((Metric::Mrr, 10)),
+            Measure::Ndcg10 => Some((Metric::Ndcg, 10)),
+            Measure::Hit1 => Some((Metric::Hit, 1)),
+        };
+        let list =
+            measured.and_then(|measured| evaluation.scores.into_iter().find(|s| (s.metric, s.cutoff) == measured));
+        Ok((scores, list.map(|score| score.per_query)))
+    }
+
+    /// The cosine of every pair of a sample of the candidates, always the same ones: how `model` orders what it was not trained on.
+    ///
+    /// # Errors
+    /// A model that gives values that are no finite numbers.
+    pub fn pair_similarities<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Vec<f64>> {
+        let sample = Shuffle::new(self.pool.len(), key(&[PROBE, settings.seed])).take(PROBE_TEXTS);
+        let texts: Vec<_> = sample.map(|row| self.pool.texts()[row].as_str()).collect();
+        let vectors = embed(model, &texts, Role::Passage, None, BATCH_SIZE, &Silent)?;
+        let pairs = (0..texts.len()).flat_map(|left| (0..left).map(move |right| (left, right)));
+        Ok(pairs.map(|(left, right)| cosine(vectors.row(left), vectors.row(right))).collect())
     }
 
     /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file.

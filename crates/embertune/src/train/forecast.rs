@@ -172,7 +172,13 @@ impl Costs {
         let one_chunk = |batch: &BatchShape| (self.token.kept_bytes + self.token.work_bytes) * batch.largest_chunk();
         let writes_checkpoints = (1..shape.plan.total_steps).contains(&settings.save_steps);
         let while_saved = if writes_checkpoints { always } else { self.program_bytes + self.weight_bytes };
-        let saving = while_saved + limits.load_bytes as f64;
+        let merging = match settings.merge_alpha {
+            Some(_) if settings.adaptation.lora_r.is_none() => {
+                self.program_bytes + self.weight_bytes + self.trained_bytes
+            }
+            _ => 0.0,
+        };
+        let saving = while_saved.max(merging) + limits.load_bytes as f64;
         let so_far = peak_memory_bytes().unwrap_or(0) as f64;
         let least = (always + largest(&|batch| one_chunk(batch) + self.loss_bytes(batch))).max(saving).max(so_far);
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::train::merge::MergeAlpha;
 use crate::train::settings::TrainSettings;
 
 /// One number of an evaluation (`--metric_for_best_model`). transformers' default is the loss; ours is nDCG@10, as in
@@ -206,6 +207,7 @@ pub fn check_settings(settings: &TrainSettings) -> Result<()> {
         ("load_best_model_at_end", settings.load_best_model_at_end),
         ("metric_for_best_model", settings.metric_for_best_model.is_some()),
         ("early_stopping_patience", settings.early_stopping_patience.is_some()),
+        ("merge_alpha auto", settings.merge_alpha == Some(MergeAlpha::Auto)),
     ];
     match wants_evaluation.iter().find(|(_, is_set)| *is_set) {
         Some((flag, _)) => refuse(
@@ -268,6 +270,7 @@ mod tests {
             (TrainSettings { eval_data: Some("e.jsonl".into()), ..split.clone() }, "both say"),
             (TrainSettings { load_best_model_at_end: true, ..d() }, "`--load_best_model_at_end` needs an evaluation"),
             (TrainSettings { early_stopping_patience: Some(2), ..d() }, "`--early_stopping_patience` needs"),
+            (TrainSettings { merge_alpha: Some(MergeAlpha::Auto), ..d() }, "`--merge_alpha auto` needs an evaluation"),
             (TrainSettings { early_stopping_patience: Some(0), ..split.clone() }, "--early_stopping_patience 0"),
             (TrainSettings { early_stopping_threshold: -1.0, ..split.clone() }, "--early_stopping_threshold -1"),
             (TrainSettings { greater_is_better: Some(false), ..split.clone() }, "contradicts"),

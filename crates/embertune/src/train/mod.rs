@@ -3,6 +3,7 @@
 //! [`train`] is the whole job with its files; [`Trainer`] is the loop alone, one optimizer step at a time. Everything random is
 //! a pure function of (seed, epoch, row), so a run gives the same weights again, on any number of threads.
 
+pub mod adaptation;
 pub mod cadence;
 pub mod checkpoint;
 pub mod chunks;
@@ -17,6 +18,7 @@ pub mod guards;
 pub mod loss_settings;
 pub mod measure;
 pub mod memory;
+pub mod merge;
 pub mod objective;
 pub mod output;
 pub mod record;
@@ -29,6 +31,7 @@ pub mod temperature;
 pub mod tensorboard;
 pub mod trainer;
 
+pub use adaptation::AdaptationSettings;
 pub use cadence::Strategy;
 pub use dataset::TrainingSet;
 pub use events::{EvaluationEvent, Observer, StepEvent};
@@ -36,6 +39,7 @@ pub use forecast::Forecast;
 pub use loss_settings::{LossName, LossSettings};
 pub use measure::Measure;
 pub use memory::MemoryBudget;
+pub use merge::{MergeAlpha, Merging};
 pub use output::Resume;
 pub use record::RunRecord;
 pub use run::{dry_run, train};

@@ -215,7 +215,7 @@ impl RunFolder {
     /// # Errors
     /// Those of [`EmbeddingModel::save`].
     pub fn save_best<O: Ops>(&self, model: &EmbeddingModel<O>, step: usize) -> Result<()> {
-        model.save(&self.partial.join(format!("{BEST}{step}")))?;
+        model.save_with(&self.partial.join(format!("{BEST}{step}")), |folder| model.save_adapter(folder))?;
         self.drop_old_best(Some(step))
     }
 
@@ -234,30 +234,30 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes the model and the record, and puts everything at the output folder in one step. Where `best` is another step than the last
-    /// one, the model becomes that of the best step, and the last one is in `last` of the output folder.
+    /// Makes `model` that of the step `best`, another one than the last. The last one is then in `last` of the output folder.
     ///
     /// # Errors
-    /// Those of [`EmbeddingModel::save`] and [`EmbeddingModel::restore`], and what the file system says. The output folder is as it
-    /// was, then, and the last model is in the partial one.
-    pub fn finish<O: Ops>(
-        self,
-        model: &mut EmbeddingModel<O>,
-        best: Option<usize>,
-        record: &impl Serialize,
-    ) -> Result<()> {
+    /// Those of [`EmbeddingModel::save`] and [`EmbeddingModel::restore`].
+    pub fn take_best<O: Ops>(&self, model: &mut EmbeddingModel<O>, best: usize) -> Result<()> {
+        model.save(&self.partial.join(LAST))?;
+        model.restore(&self.partial.join(format!("{BEST}{best}")))
+    }
+
+    /// Writes the model and the record, and puts everything at the output folder in one step. The model's adapters are merged, and with
+    /// `with_adapter` in `adapter` as well.
+    ///
+    /// # Errors
+    /// Those of [`EmbeddingModel::save`], and what the file system says. The output folder is as it was, then, and the last model is in
+    /// the partial one.
+    pub fn finish<O: Ops>(self, model: &EmbeddingModel<O>, with_adapter: bool, record: &impl Serialize) -> Result<()> {
         let whole = self.partial.join(MODEL);
-        if let Some(step) = best {
-            model.save(&self.partial.join(LAST))?;
-            model.restore(&self.partial.join(format!("{BEST}{step}")))?;
-        }
-        model.save(&whole)?;
+        model.save_with(&whole, |folder| if with_adapter { model.save_adapter(folder) } else { Ok(()) })?;
         write_file(&whole.join(RECORD), |out| {
             serde_json::to_writer_pretty(&mut *out, record)?;
             out.write_all(b"\n")
         })?;
         self.log.sync_all().map_err(Error::io(self.partial.join(LOG), "write"))?;
-        if best.is_some() {
+        if self.partial.join(LAST).is_dir() {
             rename(&self.partial.join(LAST), &whole.join(LAST))?;
         }
         // Until the last rename `undo_finish` can take back all that follows.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::loss::BatchStats;
 use crate::train::forecast::Forecast;
 use crate::train::measure::{History, Scores};
+use crate::train::merge::Merging;
 use crate::train::settings::TrainSettings;
 use crate::train::temperature::LearnedTemperature;
 use crate::train::trainer::{Plan, StepReport};
@@ -180,6 +181,8 @@ pub struct RunRecord {
     pub losses: Losses,
     /// Evaluations: of the base model, the best and the last one.
     pub evaluation: History,
+    /// How tuned and base model were mixed.
+    pub merging: Option<Merging>,
     /// The step whose model the output folder holds.
     pub step_of_model: usize,
     /// After which steps the run was interrupted and resumed.
@@ -206,7 +209,7 @@ pub struct Counts {
     pub rows_left_out: usize,
     /// Distinct texts.
     pub texts: usize,
-    /// Trainable values of the model.
+    /// Values that are trained.
     pub parameters: usize,
     /// Optimizer steps.
     pub steps: usize,

@@ -8,6 +8,7 @@ use embertune_kernels::Ops;
 use crate::data::{Example, read_examples, read_pool, read_scored_examples};
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
+use crate::progress::Silent;
 use crate::train::cadence::Cadence;
 use crate::train::checkpoint::{Fingerprint, MOMENTS, State};
 use crate::train::config::to_toml;
@@ -19,6 +20,7 @@ use crate::train::guards::{Guards, unchanged};
 use crate::train::loss_settings::Reads;
 use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
+use crate::train::merge::{MergeAlpha, Merging, merge};
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
 use crate::train::sampler::rows_per_epoch;
@@ -50,7 +52,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
             if resume.is_some() {
                 observer.note("there is no checkpoint to resume from yet: the run begins anew");
             }
-            let counts = Counts::planned(trainer.plan(), set.texts.len(), trainer.model().parameters().n_values());
+            let counts = Counts::planned(trainer.plan(), set.texts.len(), trainer.model().parameters().n_trained());
             SoFar { counts, ..SoFar::default() }
         }
     };
@@ -78,7 +80,10 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     };
     run.all_steps()?;
     let temperature = run.trainer.temperature();
-    let SoFar { counts, losses, seconds, history, resumed_after, .. } = run.so_far;
+    let Run { trainer, held_out, so_far, .. } = run;
+    // Its gradients and moments: what follows needs memory of its own.
+    drop(trainer);
+    let SoFar { counts, losses, mut seconds, history, resumed_after, .. } = so_far;
     if fingerprint.is_base(&model) {
         observer.warn(
             "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?",
@@ -86,6 +91,15 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     }
 
     let best = history.best.filter(|best| settings.load_best_model_at_end && best.step != counts.steps);
+    if let Some(best) = best {
+        folder.take_best(&mut model, best.step)?;
+    }
+    let began = Instant::now();
+    let merging = match settings.merge_alpha {
+        Some(alpha) => Some(merge_with_base(&mut model, alpha, held_out.as_ref(), &fingerprint, settings, observer)?),
+        None => None,
+    };
+    seconds.evaluation += began.elapsed().as_secs_f64();
     let rates = settings.dropout_rates(model.dropout());
     let record = RunRecord {
         format: 1,
@@ -104,13 +118,14 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         threads: rayon::current_num_threads(),
         losses,
         evaluation: history,
+        merging,
         step_of_model: best.map_or(counts.steps, |best| best.step),
         resumed_after,
         counts,
     };
     // Reading back what is written needs memory of its own.
     model.ops().limit_buffers(0);
-    folder.finish(&mut model, best.map(|best| best.step), &record)?;
+    folder.finish(&model, settings.adaptation.save_adapter, &record)?;
     if let Some(best) = best {
         observer.note(&format!(
             "the model is that of step {}, the best by {}; the last one is in `last`",
@@ -121,6 +136,35 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     observer.note(&record.forecast.outcome(record.seconds.train, peak_memory_bytes()));
     observer.saved(&settings.output_dir);
     Ok(record)
+}
+
+/// Mixes the tuned `model` with its base, which is loaded again and has to be the same still.
+fn merge_with_base<O: Ops>(
+    model: &mut EmbeddingModel<O>,
+    alpha: MergeAlpha,
+    held_out: Option<&HeldOut>,
+    fingerprint: &Fingerprint,
+    settings: &TrainSettings,
+    observer: &dyn Observer,
+) -> Result<Merging> {
+    let base = |tuned: &EmbeddingModel<O>| {
+        let folder = resolve(&settings.model_name_or_path, observer)?;
+        let base = EmbeddingModel::load_beside(tuned, &folder, &settings.overrides()?, &Silent)?;
+        if fingerprint.is_base(&base) {
+            return Ok(base);
+        }
+        Err(Error::Model {
+            path: folder,
+            problem: "is another model than at the beginning of the run: `--merge_alpha` has nothing to merge with"
+                .into(),
+            hint: Some("put the base model back and resume from the last checkpoint".into()),
+        })
+    };
+    let merging = merge(model, alpha, base, held_out, settings, |line| observer.note(line))?;
+    if merging.alpha == 0.0 && alpha == MergeAlpha::Auto {
+        observer.warn("no alpha was better than the base model by more than chance: the base model is what is saved");
+    }
+    Ok(merging)
 }
 
 /// All that comes before the first step, and nothing that is written: what a run as `settings` say would take, which is also said to
@@ -166,6 +210,8 @@ fn prepare<O: Ops>(
     let mut model = EmbeddingModel::load(ops, &base, &overrides, observer)?;
     let load_bytes = peak_memory_bytes().unwrap_or(0).saturating_sub(before);
     let loaded = Instant::now();
+    settings.adaptation.apply(&mut model, &settings.model_name_or_path, settings.seed)?;
+    settings.adaptation.notes(&model).iter().for_each(|note| observer.note(note));
     settings.loss.validate_width(model.dim())?;
     settings.loss.notes(settings.normalized, model.dim()).iter().for_each(|note| observer.note(note));
     let rows = Rows::read(settings, observer)?;

@@ -8,11 +8,13 @@ use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::{DropoutRates, Overrides, pooling_named};
-use crate::optim::{AdamWSettings, SchedulerType};
+use crate::optim::{AdamWSettings, OptimizerName, SchedulerKwargs, SchedulerType};
+use crate::train::adaptation::AdaptationSettings;
 use crate::train::cadence::Strategy;
 use crate::train::loss_settings::LossSettings;
 use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
+use crate::train::merge::MergeAlpha;
 use crate::train::objective::Objective;
 use crate::train::output::Resume;
 use crate::train::sampler::{BatchSampler, LastBatch, SamplingStrategy};
@@ -53,6 +55,9 @@ pub struct TrainSettings {
     /// Dropout everywhere in the model, in `0..1`; `None` takes the base model's `config.json`.
     pub dropout: Option<f32>,
 
+    /// What of the model is trained.
+    pub adaptation: AdaptationSettings,
+
     /// Which loss, and what it takes beside the three settings below.
     pub loss: LossSettings,
     /// What similarities are divided by, `1 / scale`. Default 0.02 (sentence-transformers: 0.05).
@@ -80,6 +85,10 @@ pub struct TrainSettings {
     pub warmup_steps: f64,
     /// Shape of the learning rate over the steps. Default linear.
     pub lr_scheduler_type: SchedulerType,
+    /// Its parameters. Default: those of transformers.
+    pub lr_scheduler_kwargs: SchedulerKwargs,
+    /// Which optimizer. Default AdamW.
+    pub optim: OptimizerName,
     /// Decay of matrices and embedding tables. Default 0 (torch: 0.01).
     pub weight_decay: f64,
     /// Default 0.9.
@@ -121,6 +130,8 @@ pub struct TrainSettings {
     pub early_stopping_patience: Option<usize>,
     /// By how much an evaluation has to be better to count for that. Default 0.
     pub early_stopping_threshold: f64,
+    /// Save `base + alpha (tuned - base)`. Default: the tuned model.
+    pub merge_alpha: Option<MergeAlpha>,
 
     /// When to log. The last step is always logged. Default every `logging_steps`.
     pub logging_strategy: Strategy,
@@ -170,6 +181,7 @@ impl Default for TrainSettings {
             passage_max_len: 128,
             max_seq_length: None,
             dropout: None,
+            adaptation: AdaptationSettings::default(),
             loss: LossSettings::default(),
             temperature: 0.02,
             train_group_size: 8,
@@ -183,6 +195,8 @@ impl Default for TrainSettings {
             warmup_ratio: 0.0,
             warmup_steps: 0.0,
             lr_scheduler_type: SchedulerType::Linear,
+            lr_scheduler_kwargs: SchedulerKwargs::default(),
+            optim: OptimizerName::AdamW,
             weight_decay: 0.0,
             adam_beta1: 0.9,
             adam_beta2: 0.999,
@@ -202,6 +216,7 @@ impl Default for TrainSettings {
             greater_is_better: None,
             early_stopping_patience: None,
             early_stopping_threshold: 0.0,
+            merge_alpha: None,
             logging_strategy: Strategy::Steps,
             logging_steps: 500,
             logging_first_step: false,
@@ -274,6 +289,8 @@ impl TrainSettings {
                 hint: Some("pass both, or neither; the log is `log.jsonl` in the output folder in any case".into()),
             });
         }
+        self.lr_scheduler_kwargs.validate(self.lr_scheduler_type)?;
+        self.adaptation.validate()?;
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
         self.some_query_has_a_negative()
@@ -444,7 +461,8 @@ impl TrainSettings {
 
     /// The dropout in use, for a model whose own is `of_model`.
     pub fn dropout_rates(&self, of_model: DropoutRates) -> DropoutRates {
-        self.dropout.map_or(of_model, |p| DropoutRates { hidden: p, attention: p })
+        let adapter = self.adaptation.lora_dropout;
+        self.dropout.map_or(DropoutRates { adapter, ..of_model }, |p| DropoutRates { hidden: p, attention: p, adapter })
     }
 }
 

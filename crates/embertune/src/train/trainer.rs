@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::loss::{BatchStats, Negatives};
 use crate::model::{EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
-use crate::optim::{AdamW, Schedule};
+use crate::optim::{Optimizer, Schedule};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::objective::Objective;
@@ -105,7 +105,7 @@ pub struct Trainer<'a, O: Ops> {
     settings: &'a TrainSettings,
     plan: Plan,
     schedule: Schedule,
-    optimizer: AdamW<O>,
+    optimizer: Optimizer<O>,
     gradients: Gradients<O>,
     objective: Objective,
     /// Where the temperature is learnt.
@@ -119,7 +119,7 @@ pub struct Trainer<'a, O: Ops> {
 }
 
 impl<'a, O: Ops> Trainer<'a, O> {
-    /// A run that has not begun.
+    /// A run that has not begun, of a model that [`AdaptationSettings::apply`](super::AdaptationSettings::apply) has set up.
     ///
     /// # Errors
     /// Settings that cannot work.
@@ -127,8 +127,10 @@ impl<'a, O: Ops> Trainer<'a, O> {
         settings.validate()?;
         let plan = Plan::new(set, settings)?;
         let Plan { total_steps, warmup_steps, .. } = plan;
-        let schedule = Schedule::new(settings.lr_scheduler_type, settings.learning_rate, warmup_steps, total_steps)?;
-        let optimizer = AdamW::new(model.ops(), model.parameters(), settings.adamw());
+        let TrainSettings { lr_scheduler_type, lr_scheduler_kwargs, learning_rate, .. } = settings;
+        let schedule =
+            Schedule::new(*lr_scheduler_type, lr_scheduler_kwargs, *learning_rate, warmup_steps, total_steps)?;
+        let optimizer = Optimizer::new(settings.optim, model.ops(), model.parameters(), settings.adamw());
         let gradients = model.parameters().zero_gradients(model.ops());
         settings.loss.validate_width(model.dim())?;
         let objective = settings.objective();

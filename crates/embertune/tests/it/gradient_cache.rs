@@ -57,7 +57,7 @@ fn set(model: &EmbeddingModel<Cpu>) -> TrainingSet {
 
 /// With dropout, so that a chunk that is computed again has to draw the same masks.
 fn pass(objective: &Objective, kept_tokens: usize) -> Pass<'_> {
-    let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
+    let dropout = DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 };
     Pass { objective, dropout, weight: 0.5, kept_tokens }
 }
 

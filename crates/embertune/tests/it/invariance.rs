@@ -65,7 +65,7 @@ fn without_dropout_forward_equals_encode() {
 fn dropout_depends_on_the_key_of_a_text_and_not_on_its_batch() {
     for_each_model(|model, tokens| {
         let dropout = model.dropout();
-        assert_eq!(dropout, DropoutRates { hidden: 0.1, attention: 0.1 });
+        assert_eq!(dropout, DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 });
         // The golden texts hold an empty one and long ones.
         let together = model.forward(&batch(tokens), dropout).0;
         assert!(difference(&together, &model.encode(&batch(tokens))) > 0.01, "dropout changes nothing");
@@ -141,7 +141,7 @@ fn only_distilbert_drops_nothing_after_the_attention() {
         model.parameters_mut().repack(&ops);
         assert!(n_zeroed >= 6, "{name}: {n_zeroed}");
         let batch = batch(&tokenize(&model, &["boundary layer"], None));
-        let (dropped, _) = model.forward(&batch, DropoutRates { hidden: 0.5, attention: 0.0 });
+        let (dropped, _) = model.forward(&batch, DropoutRates { hidden: 0.5, attention: 0.0, adapter: 0.0 });
         assert_eq!(dropped != model.encode(&batch), is_dropped, "{name}");
     }
 }
@@ -154,7 +154,7 @@ fn gradients_under_dropout_are_those_of_the_masked_network() {
         let mut model = load(Reference::<f64>::new(), &folder, &Overrides::default());
         let tokens = tokenize(&model, &["boundary layer", "heat transfer in a slip flow", ""], None);
         let batch = batch(&tokens);
-        let rates = DropoutRates { hidden: 0.2, attention: 0.3 };
+        let rates = DropoutRates { hidden: 0.2, attention: 0.3, adapter: 0.0 };
         let (y, saved) = model.forward(&batch, rates);
         let d_y = seeded(y.len(), 5);
         let mut grads = model.parameters().zero_gradients(model.ops());

@@ -1,5 +1,6 @@
 //! Tests of the library against golden values and real models, in one binary: one module per topic.
 
+mod adaptation;
 mod broken_folders;
 mod comparison;
 mod data;
@@ -14,15 +15,18 @@ mod invariance;
 mod loss_gradients;
 mod loss_training;
 mod losses;
+mod merging;
 mod metrics;
 mod mining;
 mod mining_rules;
 mod mining_sources;
 mod models;
+mod optimizers;
 mod pickled;
 mod resume;
 mod said;
 mod saved_folders;
+mod schedules;
 mod search;
 mod tokenizer;
 mod training;

@@ -121,7 +121,7 @@ fn first_step_of_a_warm_up_changes_no_weight() {
 fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], weight: f32) -> (f64, Vec<Vec<f32>>) {
     let micro = MicroBatch::new(set, rows, 3, 42, 0);
     let objective = Objective::new(Loss::InfoNce(InfoNce::new(Negatives::InBatch, 0.05)));
-    let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
+    let dropout = DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 };
     let pass = Pass { objective: &objective, dropout, weight, kept_tokens: usize::MAX };
     let mut gradients = model.parameters().zero_gradients(model.ops());
     let (loss, _) = forward_backward(model, &micro, pass, &mut gradients);

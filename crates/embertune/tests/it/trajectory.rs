@@ -2,7 +2,7 @@
 //! after the training (`trajectory.json`).
 
 use embertune::data::Example;
-use embertune::model::EmbeddingModel;
+use embertune::model::{EmbeddingModel, LoraConfig, Overrides};
 use embertune::progress::Silent;
 use embertune::text::{Batch, Role};
 use embertune::train::{SamplingStrategy, TrainSettings, Trainer, TrainingSet};
@@ -95,8 +95,17 @@ fn settings(run: &Value) -> TrainSettings {
 
 /// Trains as the run did and compares every step. Returns the trained model.
 fn train<O: Ops>(ops: O, folder: &Path, run: &Value, batches: &Value, tolerance: &Tolerance) -> EmbeddingModel<O> {
+    let model = EmbeddingModel::load(ops, folder, &settings(run).overrides().unwrap(), &Silent).unwrap();
+    train_model(model, run, batches, tolerance)
+}
+
+fn train_model<O: Ops>(
+    mut model: EmbeddingModel<O>,
+    run: &Value,
+    batches: &Value,
+    tolerance: &Tolerance,
+) -> EmbeddingModel<O> {
     let settings = settings(run);
-    let mut model = EmbeddingModel::load(ops, folder, &settings.overrides().unwrap(), &Silent).unwrap();
     let set = TrainingSet::new(&model, &examples(batches), Path::new("train.jsonl"), &settings, &Silent).unwrap();
     let mut trainer = Trainer::new(&mut model, &set, &settings).unwrap();
     let mut worst = (0.0_f64, 0.0_f64);
@@ -187,6 +196,80 @@ fn accumulated_steps_of_bert_equal_pytorch() {
 #[test]
 fn accumulated_steps_of_mpnet_equal_pytorch() {
     check_tiny(Cpu::new(), "tiny-mpnet-accumulate2", &TINY_ACCUMULATED);
+}
+
+/// Two correct runs differ by 2e-6 in the losses and 2e-6 in the final A and B.
+const LORA: Tolerance = Tolerance { loss: 2e-5, weight: 5e-5, ..TINY };
+/// Merged and unmerged vectors of PEFT differ by 2e-7.
+const MERGED: f64 = 5e-6;
+
+#[test]
+fn twelve_steps_of_adapters_equal_peft_and_so_does_the_merged_model() {
+    let (Some(json), Some(tensors)) = (golden::json("trajectory.json"), golden::tensors("trajectory.safetensors"))
+    else {
+        return;
+    };
+    let name = "tiny-bert-lora";
+    let run = &json["runs"][name];
+    let (Some(folder), Some(of_peft)) = (golden::golden("tiny-bert"), golden::golden(name)) else { return };
+    let lora = &run["lora"];
+    let config = LoraConfig {
+        rank: lora["r"].as_u64().unwrap() as usize,
+        alpha: lora["alpha"].as_f64().unwrap(),
+        rank_stabilized: false,
+        dropout: 0.0,
+        targets: strings(&lora["targets"]),
+        first_layer: 0,
+        base: "tiny-bert".into(),
+    };
+    let in_peft = |what: &str, name: &str| tensors[&format!("tiny-bert-lora/{what}/base_model.model.{name}")].clone();
+    let adapted = || {
+        let mut model =
+            EmbeddingModel::load(Cpu::new(), &folder, &settings(run).overrides().unwrap(), &Silent).unwrap();
+        model.attach_adapters(config.clone(), |name, _, _| in_peft("init", name).1).unwrap();
+        model
+    };
+    let model = train_model(adapted(), run, &json["batches"], &LORA);
+
+    let mut n_compared = 0;
+    for param in model.parameters().of_adapters() {
+        assert!(param.kind.decays());
+        let values = model.ops().download(&param.value);
+        let mut values = values.as_slice();
+        for part in &param.parts {
+            let (mine, rest) = values.split_at(part.len());
+            values = rest;
+            let (shape, expected) = in_peft("final", &part.name);
+            assert_eq!(shape, part.shape, "{}", part.name);
+            assert_close(mine, &expected, LORA.weight, 0.0);
+            n_compared += 1;
+        }
+    }
+    assert_eq!(n_compared, tensors.keys().filter(|key| key.starts_with("tiny-bert-lora/final/")).count());
+
+    let (texts, max_len) =
+        (strings(&json["embeddings_after_texts"]), run["settings"]["p_len"].as_u64().unwrap() as usize);
+    let expected = |name: &str| &tensors[&format!("tiny-bert-lora/{name}")].1;
+    assert_close(&embeddings(&model, &texts, max_len), expected("embeddings_after"), EMBEDDING, 0.0);
+
+    let parent = tempfile::tempdir().unwrap();
+    let saved = parent.path().join("merged");
+    model.save_with(&saved, |folder| model.save_adapter(folder)).unwrap();
+    let merged = EmbeddingModel::load(Cpu::new(), &saved, &Overrides::default(), &Silent).unwrap();
+    assert!(!merged.has_adapters());
+    assert_close(&embeddings(&merged, &texts, max_len), &embeddings(&model, &texts, max_len), MERGED, 0.0);
+    assert_close(&embeddings(&merged, &texts, max_len), expected("embeddings_after_merge"), EMBEDDING, 0.0);
+
+    // What PEFT wrote after the same training is read as what we wrote.
+    let theirs = parent.path().join("peft/adapter");
+    std::fs::create_dir_all(&theirs).unwrap();
+    std::fs::copy(of_peft.join("adapter_model.safetensors"), theirs.join("adapter_model.safetensors")).unwrap();
+    for from in [&saved, &parent.path().join("peft")] {
+        let mut restored = adapted();
+        restored.restore(from).unwrap();
+        let vectors = embeddings(&restored, &texts, max_len);
+        assert_close(&vectors, expected("embeddings_after"), EMBEDDING, 0.0);
+    }
 }
 
 #[test]

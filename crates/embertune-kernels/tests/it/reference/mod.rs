@@ -3,6 +3,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod columns;
 mod dropout;
 mod embedding;
 mod layer_norm;
