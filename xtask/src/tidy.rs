@@ -11,7 +11,7 @@ const MAX_LINES: usize = 800;
 const EMPTY_NAMES: [&str; 5] = ["utils", "helpers", "common", "misc", "base"];
 
 /// Which modules of the library may use which others; the direction in which data flows. `error` and `progress` are open to all.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("progress", &[]),
     ("random", &[]),
@@ -26,6 +26,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
     ("eval", &["data", "text", "model", "embed", "search", "random"]),
     ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "eval"]),
+    ("report", &["data", "eval", "train"]),
     ("lib", &[]),
 ];
 

@@ -17,6 +17,7 @@ pub mod model;
 pub mod optim;
 pub mod progress;
 pub mod random;
+pub mod report;
 pub mod search;
 pub mod text;
 pub mod train;

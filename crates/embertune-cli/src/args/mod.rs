@@ -13,6 +13,7 @@ pub mod loss;
 pub mod mine;
 pub mod model;
 pub mod refused;
+pub mod report;
 pub mod spelling;
 pub mod test_sets;
 pub mod train;
@@ -23,6 +24,7 @@ pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
+pub use report::ReportArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
 
@@ -56,6 +58,9 @@ pub enum Command {
     /// Say whether a tuned model is better than its base, by how much, how surely, and for which queries
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareArgs>),
+    /// Make a page of a run that opens from the disk: verdict, metrics, curves, the queries that changed, settings
+    #[command(after_help = report::EXAMPLES)]
+    Report(ReportArgs),
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),

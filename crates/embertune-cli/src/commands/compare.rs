@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use embertune::data::atomic::check_writable;
-use embertune::eval::{Comparison, Results, TestSet};
+use embertune::eval::{Results, TestSet};
 use embertune::progress::Progress;
+use embertune::report::verdict::{VERDICT, VerdictRecord};
 use embertune::{Error, Result};
 
 use super::start_threads;
@@ -26,6 +27,12 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
     if let Some(output) = &args.output {
         check_writable(output)?;
     }
+    if args.save_verdict && !Path::new(&args.tuned).is_dir() {
+        return Err(Error::Setting {
+            problem: format!("`--save_verdict`: `{}` is not a folder to keep the verdict in", args.tuned),
+            hint: Some("name the folder of the tuned model".into()),
+        });
+    }
     let settings = args.settings();
     let deepest = settings.others.iter().map(|measure| measure.cutoff).fold(settings.metric.cutoff, usize::max);
     let sets = test_sets::read(&args.sets, progress)?;
@@ -43,7 +50,11 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
             set.leave_out_texts(&args.slice_by);
         }
     }
-    let comparison = Comparison::of(&base, &tuned, &settings)?;
+    let record = VerdictRecord::of(&base, &tuned, &settings)?;
+    if args.save_verdict {
+        record.write(&Path::new(&args.tuned).join(VERDICT))?;
+    }
+    let comparison = record.comparison.showing(settings.n_shown);
     if let Some(output) = &args.output {
         tuned.write(output, &[1, 10, 100])?;
     }

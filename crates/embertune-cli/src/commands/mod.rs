@@ -5,6 +5,7 @@ mod embed;
 mod evaluate;
 mod gen_docs;
 mod mine;
+mod report;
 mod test_sets;
 mod train;
 
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(&args, &progress),
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),
+        Command::Report(args) => report::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
         Command::GenDocs => gen_docs::run(),
     }?;
