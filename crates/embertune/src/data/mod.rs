@@ -6,6 +6,7 @@ pub mod example;
 pub mod identity;
 pub mod jsonl;
 pub mod lines;
+pub mod near;
 pub mod object;
 pub mod pool;
 
