@@ -1,9 +1,12 @@
 //! What goes to standard output: tables for people, JSON for programs. The only file that prints there.
 
+mod audit;
+mod audit_html;
 mod comparison;
 
 use std::io::{self, Write};
 
+use embertune::audit::Audit;
 use embertune::eval::similarity::{Correlations, TripletAccuracy};
 use embertune::eval::{Comparison, Evaluation, Metric};
 use embertune::{Error, Result};
@@ -69,6 +72,21 @@ pub fn comparison_json(comparison: &Comparison, unmet: &[String]) -> Result<()> 
         object.insert("unmet".into(), json!(unmet));
     }
     print(&format!("{object:#}\n"))
+}
+
+/// An audit as a page to read.
+pub fn audit_page(audit: &Audit) -> Result<()> {
+    print(&audit::page(audit))
+}
+
+/// An audit as one JSON object.
+pub fn audit_json(audit: &Audit) -> Result<()> {
+    print(&format!("{:#}\n", json!(audit)))
+}
+
+/// An audit as a page of HTML.
+pub fn audit_html(audit: &Audit) -> String {
+    audit_html::page(audit)
 }
 
 /// Text as it is.

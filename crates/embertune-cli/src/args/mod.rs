@@ -5,6 +5,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod audit;
 pub mod boolean;
 pub mod compare;
 pub mod embed;
@@ -17,6 +18,7 @@ pub mod spelling;
 pub mod test_sets;
 pub mod train;
 
+pub use audit::AuditArgs;
 pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
 pub use evaluate::EvaluateArgs;
@@ -31,7 +33,7 @@ pub use train::TrainArgs;
 #[command(
     version,
     max_term_width = 110,
-    after_help = "The usual order: `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
+    after_help = "The usual order: `audit` the data, `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
                   the two.\nEvery flag has two spellings: --model_name_or_path and --model-name-or-path are the same.\n\
                   See `embertune <COMMAND> --help` for examples."
 )]
@@ -44,6 +46,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say what is wrong with training data before it is trained on, and repair what is wrong beyond doubt
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(Box<AuditArgs>),
     /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
     #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
     Mine(Box<MineArgs>),

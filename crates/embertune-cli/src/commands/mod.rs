@@ -1,5 +1,6 @@
 //! What each command does: read files, call the library, show the result.
 
+mod audit;
 mod compare;
 mod embed;
 mod evaluate;
@@ -22,6 +23,7 @@ use crate::progress::Display;
 pub fn run(cli: Cli) -> Result<ExitCode> {
     let progress = Display::new();
     match cli.command {
+        Command::Audit(args) => return audit::run(&args, &progress),
         Command::Mine(args) => mine::run(&args, &progress),
         Command::Train(args) => train::run(&args, &progress),
         Command::Evaluate(args) => evaluate::run(&args, &progress),

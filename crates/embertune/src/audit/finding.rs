@@ -202,7 +202,7 @@ impl Kind {
                 "Rows that may meet a right answer as a negative",
                 "The passages of other rows in the batch serve as negatives, and some of them answer the query: they are near \
                  copies of a positive, or answers of a query that asks the same. Masking finds equal texts alone.",
-                "Merge the copies; or train with `--mask_margin 0.1`, with smaller batches, or with `--use_inbatch_neg False`.",
+                "Merge the copies; or train with `--guide_model`, with smaller batches, or with `--use_inbatch_neg False`.",
             ),
             Kind::TruncatedQueries => (
                 "Queries that are cut",

@@ -1,5 +1,6 @@
 //! Tests of the library against golden values and real models, in one binary: one module per topic.
 
+mod audit;
 mod broken_folders;
 mod comparison;
 mod data;
