@@ -1,6 +1,8 @@
 //! An audit as a page of at most 80 columns: the findings in the order of their severity, then the facts.
 
-use embertune::audit::{Audit, Baseline, BatchRisk, Count, Finding, Lengths, Mix, Ranker, Severity, Shown, Unit};
+use embertune::audit::{
+    Audit, Baseline, BatchRisk, Count, Finding, Lengths, Mix, Ranker, Severity, Shown, Unit, number,
+};
 use embertune::eval::verdict::thousands;
 
 /// Columns of the page.
@@ -171,10 +173,13 @@ fn written_in(mixes: &[(&str, &Mix); 2]) -> Facts {
 
 fn batch(risk: &BatchRisk) -> Facts {
     let BatchRisk { batch_size, group_size, n_passages, expected, expected_unmasked } = risk;
+    let masked = expected - expected_unmasked;
     let note = format!(
-        "A batch of {batch_size} rows with up to {group_size} passages each has {n_passages:.0} passages. On average {expected:.2} \
-         of them answer the query of another row as well; {:.2} of these are masked in training, {expected_unmasked:.2} count as wrong.",
-        expected - expected_unmasked
+        "A batch of {batch_size} rows with up to {group_size} passages each has {n_passages:.0} passages. Expected number of passages that \
+         answer the query of another row, too: {}. Of these {} are masked in training, {} count as wrong.",
+        rounded(*expected),
+        rounded(masked),
+        rounded(*expected_unmasked)
     );
     Facts {
         title: "Right answers among the negatives of a batch".into(),

@@ -48,7 +48,7 @@ fn finding(finding: &Finding) -> Markup {
     html! {
         article class=(class) {
             h3 { span.severity { (word(finding.severity)) } " " (finding.title) }
-            p.count { (count(finding)) }
+            p.count { (marked(&count(finding))) }
             p { (finding.meaning) }
             p { (marked(finding.advice)) @if let Some(repair) = finding.repair { " " code { "--fix" } " " (repair) "." } }
             details open[finding.severity != Severity::Info] {

@@ -19,7 +19,7 @@ const MANY: f64 = 0.01;
 /// False negatives that a batch is expected to hold.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BatchRisk {
-    /// Rows of a batch.
+    /// Rows of a batch: as planned, or all there are.
     pub batch_size: usize,
     /// Passages per row.
     pub group_size: usize,
@@ -106,10 +106,11 @@ pub fn risk(
             tally.add(|| Shown::new([data.place(i)], [texts.list[row.query as usize]]));
         }
     }
-    let rows_of_batch = settings.batch_size.min(n) as f64;
+    let batch_size = settings.batch_size.min(n);
+    let rows_of_batch = batch_size as f64;
     let of_batch = |sum: f64| sum / n as f64 * rows_of_batch;
     let risk = BatchRisk {
-        batch_size: settings.batch_size,
+        batch_size,
         group_size,
         n_passages: data
             .rows
@@ -123,9 +124,19 @@ pub fn risk(
     };
     let severity = if unmasked / n as f64 >= MANY { Severity::Warning } else { Severity::Info };
     let detail = format!(
-        "A batch of {} rows has {:.2} such passages on average, {:.2} after masking.",
-        settings.batch_size, risk.expected, risk.expected_unmasked
+        "A batch of {batch_size} rows has {} of them on average, {} after masking.",
+        rounded(risk.expected),
+        rounded(risk.expected_unmasked)
     );
     let finding = tally.finding(Kind::InBatchFalseNegatives, severity, n, Some(detail));
     Some((risk, finding))
+}
+
+/// An expected number to read: small ones are not rounded to none.
+pub fn rounded(expected: f64) -> String {
+    match expected {
+        0.0 => "0".into(),
+        small if small < 0.005 => "less than 0.01".into(),
+        expected => format!("{expected:.2}"),
+    }
 }

@@ -199,7 +199,7 @@ impl Kind {
                 "Add them to the pool, or look for differences in how the two files spell the passages.",
             ),
             Kind::InBatchFalseNegatives => (
-                "Rows that may meet a right answer as a negative",
+                "Rows that may meet right answers as negatives",
                 "The passages of other rows in the batch serve as negatives, and some of them answer the query: they are near \
                  copies of a positive, or answers of a query that asks the same. Masking finds equal texts alone.",
                 "Merge the copies; or train with `--guide_model`, with smaller batches, or with `--use_inbatch_neg False`.",

@@ -27,7 +27,7 @@ mod rows;
 mod texts;
 
 pub use baseline::{Baseline, Ranker};
-pub use batch::BatchRisk;
+pub use batch::{BatchRisk, rounded};
 pub use finding::{Finding, Kind, Severity, Shown};
 pub use fix::{Part, Repair, list_path, write_repaired};
 pub use languages::{Count, Mix};

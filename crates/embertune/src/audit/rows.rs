@@ -220,7 +220,10 @@ fn near_queries(data: &Numbered<'_>, texts: &Texts<'_>, near: &NearTexts) -> Opt
     let severity = if tally.share(seen.len()) >= MANY_COPIES { Severity::Warning } else { Severity::Info };
     // Queries of one answer are what paraphrases are for.
     let severity = if n_other == 0 { Severity::Info } else { severity };
-    let detail = format!("{n_other} of them have other positives than the query that they are near.");
+    let detail = match n_other {
+        0 => "All of them have a positive of the query that they are near.".to_string(),
+        n => format!("{n} of them have other positives than the query that they are near."),
+    };
     tally.finding(Kind::NearQueries, severity, seen.len(), Some(detail))
 }
 
