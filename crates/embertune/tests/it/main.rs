@@ -24,6 +24,7 @@ mod resume;
 mod said;
 mod saved_folders;
 mod search;
+mod split;
 mod tokenizer;
 mod training;
 mod trajectory;
