@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use embertune::audit::{AuditSettings, Severity};
+use embertune::data::Columns;
 
 use super::{MachineArgs, ModelChangeArgs, boolean};
 
@@ -24,7 +25,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(rename_all = "snake_case", next_help_heading = "Data")]
 pub struct AuditArgs {
-    /// Training rows: JSON lines {"query": str, "pos": [str], "neg": [str]}, or scored pairs
+    /// Training rows: JSON lines {"query": str, "pos": [str], "neg": [str]} or another form that `embertune split` reads; or scored pairs
     #[arg(value_name = "DATA")]
     pub data: PathBuf,
 
@@ -35,6 +36,10 @@ pub struct AuditArgs {
     /// Passages that are searched: JSON lines {"context": [str]} or {"text": str} [default: all passages of the rows]
     #[arg(long, value_name = "FILE")]
     pub candidate_pool: Option<PathBuf>,
+
+    /// Names of the columns, where they are others than query, pos, neg and those of sentence-transformers
+    #[arg(long, value_name = "PART=COLUMN,...")]
+    pub columns: Option<Columns>,
 
     /// Planned length of queries in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = default().query_max_len, help_heading = "Planned training")]
@@ -67,7 +72,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,
 
-    /// Write the rows without what is wrong beyond doubt to this file, and what was left out beside it, to FILE.dropped.jsonl
+    /// Write the rows without what is wrong beyond doubt to this file, as JSON lines, and what was left out beside it, to FILE.dropped.jsonl
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub fix: Option<PathBuf>,
 

@@ -15,6 +15,7 @@ pub mod mine;
 pub mod model;
 pub mod refused;
 pub mod spelling;
+pub mod split;
 pub mod test_sets;
 pub mod train;
 
@@ -25,6 +26,7 @@ pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
+pub use split::SplitArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
 
@@ -64,6 +66,9 @@ pub enum Command {
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
+    /// Split rows into train, dev and test, so that nothing that is trained on gives away what is tested
+    #[command(after_help = split::EXAMPLES)]
+    Split(SplitArgs),
     /// Print the reference of all commands as Markdown (the source of docs/cli.md)
     #[command(hide = true, name = "gen_docs")]
     GenDocs,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use embertune::Result;
 use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repaired};
 use embertune::data::atomic::{check_writable, write_file};
-use embertune::data::{Example, read_examples, read_pool, read_rows, read_scored_examples};
+use embertune::data::{Columns, Example, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by};
 use embertune::progress::{Progress, Silent};
 
 use super::{load_named, start_threads};
@@ -20,9 +20,10 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     for output in args.html.iter().chain(&args.fix) {
         check_writable(output)?;
     }
-    let examples = read(&args.data, progress)?;
-    let test = args.test.as_deref().map(|path| read(path, progress)).transpose()?;
-    let pool = args.candidate_pool.as_deref().map(|path| read_pool(path, progress)).transpose()?;
+    let columns = args.columns.clone().unwrap_or_default();
+    let examples = read(&args.data, &columns, progress)?;
+    let test = args.test.as_deref().map(|path| read(path, &columns, progress)).transpose()?;
+    let pool = args.candidate_pool.as_deref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
     let model = match &args.model {
         Some(name) => Some(load_named(name, &args.changes, &args.machine, progress)?),
         None => None,
@@ -51,13 +52,14 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
 }
 
 /// Rows with their scores if they have some. What has scores of another form is read without.
-fn read(path: &Path, progress: &dyn Progress) -> Result<Vec<Example>> {
-    read_scored_examples(path, progress).or_else(|_| read_examples(path, progress))
+fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
+    read_scored_examples_by(path, columns, progress).or_else(|_| read_examples_by(path, columns, progress))
 }
 
 fn fix(path: &Path, args: &AuditArgs, examples: &[Example], audit: &Audit, progress: &dyn Progress) -> Result<()> {
     // The other fields are needed here alone; what there is to say about the file was said when it was read.
-    let fields: Vec<_> = read_rows(&args.data, &Silent)?.into_iter().map(|row| row.fields).collect();
+    let columns = args.columns.clone().unwrap_or_default();
+    let fields: Vec<_> = read_rows_by(&args.data, &columns, &Silent)?.into_iter().map(|row| row.fields).collect();
     write_repaired(path, &audit.data, examples, &fields, &audit.repairs)?;
     let n_rows = audit.repairs.iter().filter(|repair| repair.part == Part::Row).count();
     progress.note(&format!(

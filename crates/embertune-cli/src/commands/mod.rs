@@ -6,6 +6,7 @@ mod embed;
 mod evaluate;
 mod gen_docs;
 mod mine;
+mod split;
 mod test_sets;
 mod train;
 
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
+        Command::Split(args) => split::run(&args, &progress),
         Command::GenDocs => gen_docs::run(),
     }?;
     Ok(ExitCode::SUCCESS)

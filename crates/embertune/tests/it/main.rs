@@ -25,6 +25,7 @@ mod resume;
 mod said;
 mod saved_folders;
 mod search;
+mod split;
 mod tokenizer;
 mod training;
 mod trajectory;
