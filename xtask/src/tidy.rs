@@ -25,6 +25,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("search", &["embed"]),
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
     ("eval", &["data", "text", "model", "embed", "search", "random"]),
+    ("audit", &["data", "text", "model", "embed", "search", "mine", "eval", "random"]),
     ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "eval"]),
     ("report", &["data", "eval", "train"]),
     ("lib", &[]),

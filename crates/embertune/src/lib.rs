@@ -6,6 +6,7 @@
 //! Nothing in this crate prints, exits or knows the command line.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod data;
 pub mod device;
 pub mod embed;

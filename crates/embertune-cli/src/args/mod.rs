@@ -5,6 +5,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod audit;
 pub mod boolean;
 pub mod compare;
 pub mod embed;
@@ -15,9 +16,11 @@ pub mod model;
 pub mod refused;
 pub mod report;
 pub mod spelling;
+pub mod split;
 pub mod test_sets;
 pub mod train;
 
+pub use audit::AuditArgs;
 pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
 pub use evaluate::EvaluateArgs;
@@ -25,6 +28,7 @@ pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
 pub use report::ReportArgs;
+pub use split::SplitArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
 
@@ -33,7 +37,7 @@ pub use train::TrainArgs;
 #[command(
     version,
     max_term_width = 110,
-    after_help = "The usual order: `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
+    after_help = "The usual order: `audit` the data, `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
                   the two.\nEvery flag has two spellings: --model_name_or_path and --model-name-or-path are the same.\n\
                   See `embertune <COMMAND> --help` for examples."
 )]
@@ -46,6 +50,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say what is wrong with training data before it is trained on, and repair what is wrong beyond doubt
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(Box<AuditArgs>),
     /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
     #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
     Mine(Box<MineArgs>),
@@ -64,6 +71,9 @@ pub enum Command {
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
+    /// Split rows into train, dev and test, so that nothing that is trained on gives away what is tested
+    #[command(after_help = split::EXAMPLES)]
+    Split(SplitArgs),
     /// Print the reference of all commands as Markdown (the source of docs/cli.md)
     #[command(hide = true, name = "gen_docs")]
     GenDocs,

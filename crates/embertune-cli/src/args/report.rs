@@ -10,7 +10,7 @@ use super::boolean;
 pub const EXAMPLES: &str = "\
 Examples:
   # Keep the verdict in the run's folder, then make the page of the run: tuned/report.html, and tuned/report.md for a pull request
-  embertune compare BAAI/bge-small-en-v1.5 ./tuned --test_set ./beir-folder --save_verdict
+  embertune compare BAAI/bge-small-en-v1.5 ./tuned --test_set ./beir-folder --save_verdict ./tuned
   embertune report ./tuned
 
   # Several runs side by side, without any text of the data

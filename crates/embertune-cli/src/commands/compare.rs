@@ -27,11 +27,9 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
     if let Some(output) = &args.output {
         check_writable(output)?;
     }
-    if args.save_verdict && !Path::new(&args.tuned).is_dir() {
-        return Err(Error::Setting {
-            problem: format!("`--save_verdict`: `{}` is not a folder to keep the verdict in", args.tuned),
-            hint: Some("name the folder of the tuned model".into()),
-        });
+    let verdict_path = args.save_verdict.as_ref().map(|folder| folder.join(VERDICT));
+    if let Some(path) = &verdict_path {
+        check_writable(path)?;
     }
     let settings = args.settings();
     let deepest = settings.others.iter().map(|measure| measure.cutoff).fold(settings.metric.cutoff, usize::max);
@@ -51,8 +49,8 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
         }
     }
     let record = VerdictRecord::of(&base, &tuned, &settings)?;
-    if args.save_verdict {
-        record.write(&Path::new(&args.tuned).join(VERDICT))?;
+    if let Some(path) = &verdict_path {
+        record.write(path)?;
     }
     let comparison = record.comparison.showing(settings.n_shown);
     if let Some(output) = &args.output {

@@ -20,7 +20,7 @@ pub fn run(args: &ReportArgs, progress: &dyn Progress) -> Result<()> {
     }
     for run in runs.iter().filter(|run| run.verdict.is_none()) {
         progress.note(&format!(
-            "{}: no verdict yet; `embertune compare BASE {0} ... --save_verdict` puts one there",
+            "{}: no verdict yet; `embertune compare BASE {0} ... --save_verdict {0}` puts one there",
             run.folder.display()
         ));
     }

@@ -1,5 +1,6 @@
 //! The command as a whole: what it prints, what it writes, its exit codes.
 
+mod auditing;
 mod command;
 mod comparing;
 mod errors;

@@ -7,7 +7,7 @@ use super::run::Run;
 use crate::eval::comparison::{Change, Retrieved, Shown};
 
 /// Texts are cut to so many characters.
-const TEXT_WIDTH: usize = 320;
+const TEXT_WIDTH: usize = 240;
 
 /// Gained and lost queries, searchable.
 pub fn section(run: &Run) -> Option<Section> {
@@ -57,8 +57,8 @@ fn query(change: &Change, is_open: bool) -> Markup {
                             ol {
                                 @for shown in &retrieved.documents {
                                     li {
-                                        @if shown.grade >= 1 { span class="tag" { "right" } span class="right" { (words(shown)) } }
-                                        @else { (words(shown)) }
+                                        @if shown.grade >= 1 { span class="tag" { "right" } }
+                                        (words(shown))
                                     }
                                 }
                             }

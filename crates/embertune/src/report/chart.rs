@@ -191,7 +191,8 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
 pub fn short(value: f64) -> String {
     let magnitude = value.abs();
     let text = match magnitude {
-        0.0 => return "0".into(),
+        // What is left of a learning rate when a schedule comes to its end.
+        m if m < 1e-12 => return "0".into(),
         m if m < 1e-3 => return trimmed(&format!("{value:.1e}"), "e"),
         m if m < 1.0 => format!("{value:.3}"),
         m if m < 10.0 => format!("{value:.2}"),

@@ -73,14 +73,11 @@ pub fn document(title: &str, head: &Markup, sections: impl Iterator<Item = Secti
 
 /// The verdict, where the model was compared; else what is known without.
 fn verdict(run: &Run) -> Markup {
-    let (class, word, sentence) = match &run.verdict {
-        Some(record) => {
-            let (class, word) = judged(run);
-            (class, word, record.verdict.clone())
-        }
-        None => ("open", "Not compared yet", training::in_a_sentence(run)),
+    let (heading, sentence) = match &run.verdict {
+        Some(record) => ("Verdict", record.verdict.clone()),
+        None => ("Not compared yet", training::in_a_sentence(run)),
     };
-    html! { div class={ "verdict " (class) } { span class="word" { (word) } p { (sentence) } } }
+    html! { div class={ "verdict " (judged(run).0) } { span class="word" { (heading) } p { (sentence) } } }
 }
 
 /// Class and word of a run's verdict.

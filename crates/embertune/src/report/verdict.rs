@@ -128,7 +128,7 @@ impl VerdictRecord {
         let fail = |problem: String| Error::Data {
             path: path.to_path_buf(),
             problem,
-            hint: Some("make it anew with `embertune compare ... --save_verdict`".into()),
+            hint: Some("make it anew with `embertune compare ... --save_verdict FOLDER`".into()),
         };
         let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
         let record: VerdictRecord = serde_json::from_str(&text).map_err(|e| fail(format!("no saved verdict: {e}")))?;

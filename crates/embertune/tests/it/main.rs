@@ -1,5 +1,6 @@
 //! Tests of the library against golden values and real models, in one binary: one module per topic.
 
+mod audit;
 mod broken_folders;
 mod comparison;
 mod data;
@@ -24,6 +25,7 @@ mod resume;
 mod said;
 mod saved_folders;
 mod search;
+mod split;
 mod tokenizer;
 mod training;
 mod trajectory;
