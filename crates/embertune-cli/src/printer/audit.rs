@@ -1,7 +1,7 @@
 //! An audit as a page of at most 80 columns: the findings in the order of their severity, then the facts.
 
 use embertune::audit::{
-    Audit, Baseline, BatchRisk, Count, Finding, Lengths, Mix, Ranker, Severity, Shown, Unit, number,
+    Audit, Baseline, BatchRisk, Count, Finding, Lengths, Mix, Ranker, Severity, Shown, Unit, rounded,
 };
 use embertune::eval::verdict::thousands;
 
