@@ -63,18 +63,19 @@ fn counts(names: Vec<&'static str>) -> Vec<Count> {
     counts
 }
 
-/// Rows whose query is in another script than all of their positives.
+/// Rows whose query has no letter of the script that any of their positives is in.
 pub fn cross_script(data: &Numbered<'_>, texts: &Texts<'_>, scripts: &[&'static str]) -> Option<Finding> {
-    // Japanese is written in both.
-    let name = |number: u32| match scripts[number as usize] {
-        "Kana" => "Han",
-        name => name,
-    };
     let mut tally = Tally::default();
     for (i, row) in data.rows.iter().enumerate() {
-        let query = name(row.query);
-        let is_other = |&positive: &u32| !["none", query].contains(&name(positive));
-        if query != "none" && row.positives.iter().all(is_other) {
+        let query = texts.list[row.query as usize];
+        // A name in Latin letters may be most of a Chinese query.
+        let is_other = |&positive: &u32| {
+            let name = scripts[positive as usize];
+            name != "none"
+                && name != scripts[row.query as usize]
+                && !query.chars().any(|c| plain(script(c.encode_utf8(&mut [0; 4]))) == plain(name))
+        };
+        if scripts[row.query as usize] != "none" && row.positives.iter().all(is_other) {
             tally.add(|| {
                 let shown = [row.query, row.positives[0]].map(|number| texts.list[number as usize]);
                 Shown::new([data.place(i)], shown)
@@ -82,4 +83,9 @@ pub fn cross_script(data: &Numbered<'_>, texts: &Texts<'_>, scripts: &[&'static 
         }
     }
     tally.finding(Kind::CrossScript, Severity::Info, data.rows.len(), None)
+}
+
+/// Japanese is written in both.
+fn plain(script: &'static str) -> &'static str {
+    if script == "Kana" { "Han" } else { script }
 }

@@ -70,7 +70,7 @@ fn kinds(audit: &Audit) -> BTreeSet<String> {
 /// A fault, what it has to be found as, and where first.
 type Fault = (fn(&mut Set), &'static [Kind], &'static str);
 
-const FAULTS: [Fault; 21] = [
+const FAULTS: [Fault; 22] = [
     (
         |set| set.test[4].query = format!("{}!", set.data[3].query.to_uppercase()),
         &[Kind::LeakedQueries],
@@ -133,6 +133,7 @@ const FAULTS: [Fault; 21] = [
     (|set| set.data[3].query = words(9000, 33), &[Kind::TruncatedQueries], "train.jsonl:4"),
     (|set| set.data[3].negatives[0] = words(9000, 129), &[Kind::TruncatedPassages], "train.jsonl:4"),
     (|set| set.data[3].query = "как разделить файл".into(), &[Kind::CrossScript], "train.jsonl:4"),
+    (|set| set.data[3].query = "файл abc".into(), &[], ""),
     (|set| set.data[3].query = "42".into(), &[], ""),
     (|set| set.data[3].positives.push(words(9000, 12)), &[], ""),
 ];
