@@ -19,6 +19,7 @@ pub mod spelling;
 pub mod split;
 pub mod test_sets;
 pub mod train;
+pub mod tune;
 
 pub use audit::AuditArgs;
 pub use compare::CompareArgs;
@@ -31,6 +32,7 @@ pub use report::ReportArgs;
 pub use split::SplitArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
+pub use tune::TuneArgs;
 
 /// Make a text-embedding model better on your own data: mine hard negatives, fine-tune, evaluate before and after
 #[derive(Debug, Parser)]
@@ -53,6 +55,9 @@ pub enum Command {
     /// Say what is wrong with training data before it is trained on, and repair what is wrong beyond doubt
     #[command(after_help = audit::EXAMPLES)]
     Audit(Box<AuditArgs>),
+    /// Do it all: audit, split, baseline, mining, training, verdict, report; the same command goes on after an interruption
+    #[command(after_help = tune::EXAMPLES)]
+    Tune(Box<TuneArgs>),
     /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
     #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
     Mine(Box<MineArgs>),

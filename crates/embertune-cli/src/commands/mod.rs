@@ -10,6 +10,7 @@ mod report;
 mod split;
 mod test_sets;
 mod train;
+mod tune;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Report(args) => report::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
         Command::Split(args) => split::run(&args, &progress),
+        Command::Tune(args) => return tune::run(&args, &progress),
         Command::GenDocs => gen_docs::run(),
     }?;
     Ok(ExitCode::SUCCESS)

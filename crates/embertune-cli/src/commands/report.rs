@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use embertune::Result;
 use embertune::data::atomic::check_writable;
 use embertune::progress::Progress;
-use embertune::report::{PAGE, Run, SHORT, markdown, page, page_of_several, write_text};
+use embertune::report::{PAGE, Run, SHORT, card, markdown, page, page_of_several, write_text};
 
 use crate::args::ReportArgs;
 
@@ -30,6 +30,9 @@ pub fn run(args: &ReportArgs, progress: &dyn Progress) -> Result<()> {
             write_text(&html, &page(run))?;
             let short = run.folder.join(SHORT);
             write_text(&short, &markdown(run))?;
+            if !card::write(run)? {
+                progress.note("the model card is not one that Embertune wrote, and stays as it is");
+            }
             vec![html, short]
         }
         several => {

@@ -6,4 +6,5 @@ mod comparing;
 mod errors;
 mod interrupted;
 mod memory;
+mod reporting;
 mod workflow;

@@ -22,6 +22,8 @@ pub struct Run {
     pub name: String,
     /// The folder that was named: of a training run, or of `embertune tune`.
     pub folder: PathBuf,
+    /// The folder of the model: the same, or `model` in it.
+    pub model: PathBuf,
     /// `run.json`.
     pub facts: Facts,
     /// `log.jsonl`.
@@ -190,6 +192,7 @@ impl Run {
             facts: read_json(&record(&model))?,
             log: Log::read(&model.join("log.jsonl"))?,
             verdict: verdict.map(|path| VerdictRecord::read(&path)).transpose()?,
+            model,
         })
     }
 
