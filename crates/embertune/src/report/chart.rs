@@ -97,8 +97,11 @@ pub fn histograms(
     figure(title, &words.collect::<Vec<_>>().join("; "), &of.map(|(name, _)| name.to_string()), &drawn)
 }
 
+/// A name, a value, and the interval that it is in.
+pub type Estimate = (String, f64, Option<(f64, f64)>);
+
 /// Differences with their intervals, one below the other, and where 0 is.
-pub fn intervals(title: &str, x_label: &str, of: &[(String, f64, Option<(f64, f64)>)]) -> Markup {
+pub fn intervals(title: &str, x_label: &str, of: &[Estimate]) -> Markup {
     let ends = of.iter().flat_map(|(_, value, interval)| interval.map_or([*value, *value], |(low, high)| [low, high]));
     let x = range(ends.chain([0.0]), 0.08);
     let place = |i: usize| (of.len() - 1 - i) as f64;

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 
 /// The model's folder within the folder that `embertune tune` writes.
 const MODEL_OF_TUNE: &str = "model";
+/// The page of the audit that `embertune tune` lets make.
+pub(super) const AUDIT: &str = "audit.html";
 
 /// All that is known about a run.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Run {
     pub folder: PathBuf,
     /// The folder of the model: the same, or `model` in it.
     pub model: PathBuf,
+    /// Whether the page of an audit lies beside the report.
+    pub has_audit: bool,
     /// `run.json`.
     pub facts: Facts,
     /// `log.jsonl`.
@@ -192,6 +196,7 @@ impl Run {
             facts: read_json(&record(&model))?,
             log: Log::read(&model.join("log.jsonl"))?,
             verdict: verdict.map(|path| VerdictRecord::read(&path)).transpose()?,
+            has_audit: folder.join(AUDIT).is_file(),
             model,
         })
     }

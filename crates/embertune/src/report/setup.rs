@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::command::{changed_settings, command};
 use super::page::{Section, model_name};
-use super::run::{FileFacts, Run};
+use super::run::{AUDIT, FileFacts, Run};
 use crate::eval::verdict::thousands;
 
 /// The few facts that a reader looks for first.
@@ -64,7 +64,11 @@ pub fn data(run: &Run) -> Option<Section> {
             }
         }
     }
-    Some(Section { id: "data", title: "Data", body: pairs("What the model was trained and judged on", &rows) })
+    let body = html! {
+        (pairs("What the model was trained and judged on", &rows))
+        @if run.has_audit { p { a href=(AUDIT) { "What the audit found in the data" } } }
+    };
+    Some(Section { id: "data", title: "Data", body })
 }
 
 /// Settings that are not the defaults, all of them folded, and the command.
