@@ -11,7 +11,7 @@ const MAX_LINES: usize = 800;
 const EMPTY_NAMES: [&str; 5] = ["utils", "helpers", "common", "misc", "base"];
 
 /// Which modules of the library may use which others; the direction in which data flows. `error` and `progress` are open to all.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("progress", &[]),
     ("random", &[]),
@@ -25,7 +25,9 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("search", &["embed"]),
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
     ("eval", &["data", "text", "model", "embed", "search", "random"]),
+    ("audit", &["data", "text", "model", "embed", "search", "mine", "eval", "random"]),
     ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "eval"]),
+    ("report", &["data", "eval", "train"]),
     ("lib", &[]),
 ];
 

@@ -18,7 +18,12 @@ pub fn report_unmet(unmet: &[String]) -> ExitCode {
     for line in unmet {
         eprintln!("{line}");
     }
-    if unmet.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNMET) }
+    exit_code(!unmet.is_empty())
+}
+
+/// The exit code of work that is done, where something is not as it was required to be, or is.
+pub fn exit_code(is_unmet: bool) -> ExitCode {
+    if is_unmet { ExitCode::from(UNMET) } else { ExitCode::SUCCESS }
 }
 
 /// Shows an error and gives the exit code that goes with it.

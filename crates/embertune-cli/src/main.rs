@@ -1,7 +1,7 @@
 //! The command `embertune`: the flags, what is shown, and the exit code. Everything else is the library's.
 //!
-//! Exit codes: 0 done, 1 a requirement of `compare` is not met, 2 an error, with `error:` and mostly `hint:` on standard error, 130
-//! interrupted.
+//! Exit codes: 0 done, 1 a requirement of `compare` is not met or `audit` found something severe, 2 an error, with `error:` and mostly
+//! `hint:` on standard error, 130 interrupted.
 #![forbid(unsafe_code)]
 
 mod args;

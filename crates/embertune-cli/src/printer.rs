@@ -1,9 +1,13 @@
 //! What goes to standard output: tables for people, JSON for programs. The only file that prints there.
 
+mod audit;
+mod audit_html;
 mod comparison;
 
 use std::io::{self, Write};
 
+use embertune::audit::Audit;
+use embertune::data::split_files::SplitFiles;
 use embertune::eval::similarity::{Correlations, TripletAccuracy};
 use embertune::eval::{Comparison, Evaluation, Metric};
 use embertune::{Error, Result};
@@ -69,6 +73,31 @@ pub fn comparison_json(comparison: &Comparison, unmet: &[String]) -> Result<()> 
         object.insert("unmet".into(), json!(unmet));
     }
     print(&format!("{object:#}\n"))
+}
+
+/// An audit as a page to read.
+pub fn audit_page(audit: &Audit) -> Result<()> {
+    print(&audit::page(audit))
+}
+
+/// An audit as one JSON object.
+pub fn audit_json(audit: &Audit) -> Result<()> {
+    print(&format!("{:#}\n", json!(audit)))
+}
+
+/// An audit as a page of HTML.
+pub fn audit_html(audit: &Audit) -> String {
+    audit_html::page(audit)
+}
+
+/// Rows and queries of each file of a split.
+pub fn split_table(split: &SplitFiles) -> Result<()> {
+    let mut text = format!("{:<6} {:>10} {:>10}  file\n", "", "rows", "queries");
+    for (side, path) in &split.files {
+        let [n_rows, n_queries] = [split.summary.n_rows, split.summary.n_queries].map(|counts| counts[*side as usize]);
+        text += &format!("{:<6} {n_rows:>10} {n_queries:>10}  {}\n", side.name(), path.display());
+    }
+    print(&text)
 }
 
 /// Text as it is.

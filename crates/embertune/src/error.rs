@@ -86,6 +86,7 @@ impl Error {
             Error::Io { source, .. } => match source.kind() {
                 std::io::ErrorKind::StorageFull => Some("free some space or choose another output path"),
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions of the path"),
+                std::io::ErrorKind::InvalidData => Some("copy or download the file again"),
                 _ => None,
             },
             Error::Interrupted { .. } => Some("go on with the same command and `--resume_from_checkpoint last`"),

@@ -6,6 +6,7 @@
 //! Nothing in this crate prints, exits or knows the command line.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod data;
 pub mod device;
 pub mod embed;
@@ -17,6 +18,7 @@ pub mod model;
 pub mod optim;
 pub mod progress;
 pub mod random;
+pub mod report;
 pub mod search;
 pub mod text;
 pub mod train;

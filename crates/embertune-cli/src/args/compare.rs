@@ -80,6 +80,11 @@ pub struct CompareArgs {
           hide_default_value = true, value_name = "True|False", help_heading = "Output", action = clap::ArgAction::Set)]
     pub json: bool,
 
+    /// Keep what was found in this folder, mostly that of the tuned model: in `verdict.json`, for `embertune report`. It has texts of
+    /// queries and passages in it unless --no_texts
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    pub save_verdict: Option<PathBuf>,
+
     /// Write the results of the tuned model to this file, to be compared again without it
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,

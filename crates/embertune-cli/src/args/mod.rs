@@ -6,6 +6,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod adaptation;
+pub mod audit;
 pub mod boolean;
 pub mod compare;
 pub mod config;
@@ -17,11 +18,15 @@ pub mod mine;
 pub mod model;
 pub mod optimizer;
 pub mod refused;
+pub mod report;
 pub mod spelling;
+pub mod split;
 pub mod test_sets;
 pub mod train;
+pub mod tune;
 
 pub use adaptation::AdaptationArgs;
+pub use audit::AuditArgs;
 pub use compare::CompareArgs;
 pub use embed::EmbedArgs;
 pub use embedding::EmbeddingArgs;
@@ -30,15 +35,18 @@ pub use loss::LossArgs;
 pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
 pub use optimizer::OptimizerArgs;
+pub use report::ReportArgs;
+pub use split::SplitArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
+pub use tune::TuneArgs;
 
 /// Make a text-embedding model better on your own data: mine hard negatives, fine-tune, evaluate before and after
 #[derive(Debug, Parser)]
 #[command(
     version,
     max_term_width = 110,
-    after_help = "The usual order: `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
+    after_help = "The usual order: `audit` the data, `evaluate` the base model, `mine` negatives for the training rows, `train`, `compare` \
                   the two.\nEvery flag has two spellings: --model_name_or_path and --model-name-or-path are the same.\n\
                   See `embertune <COMMAND> --help` for examples."
 )]
@@ -51,6 +59,12 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say what is wrong with training data before it is trained on, and repair what is wrong beyond doubt
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(Box<AuditArgs>),
+    /// Do it all: audit, split, baseline, mining, training, verdict, report; the same command goes on after an interruption
+    #[command(after_help = tune::EXAMPLES)]
+    Tune(Box<TuneArgs>),
     /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
     #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
     Mine(Box<MineArgs>),
@@ -63,9 +77,15 @@ pub enum Command {
     /// Say whether a tuned model is better than its base, by how much, how surely, and for which queries
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareArgs>),
+    /// Make a page of a run that opens from the disk: verdict, metrics, curves, the queries that changed, settings
+    #[command(after_help = report::EXAMPLES)]
+    Report(Box<ReportArgs>),
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(Box<EmbedArgs>),
+    /// Split rows into train, dev and test, so that nothing that is trained on gives away what is tested
+    #[command(after_help = split::EXAMPLES)]
+    Split(Box<SplitArgs>),
     /// Print the reference of all commands as Markdown (the source of docs/cli.md)
     #[command(hide = true, name = "gen_docs")]
     GenDocs {

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use embertune::data::atomic::check_writable;
-use embertune::eval::{Comparison, Results, TestSet};
+use embertune::eval::{Results, TestSet};
 use embertune::progress::Progress;
+use embertune::report::verdict::{VERDICT, VerdictRecord};
 use embertune::{Error, Result};
 
 use super::start_threads;
@@ -26,6 +27,10 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
     if let Some(output) = &args.output {
         check_writable(output)?;
     }
+    let verdict_path = args.save_verdict.as_ref().map(|folder| folder.join(VERDICT));
+    if let Some(path) = &verdict_path {
+        check_writable(path)?;
+    }
     let settings = args.settings();
     let deepest = settings.others.iter().map(|measure| measure.cutoff).fold(settings.metric.cutoff, usize::max);
     let sets = test_sets::read(&args.sets, progress)?;
@@ -44,7 +49,11 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
             set.leave_out_texts(&args.slice_by);
         }
     }
-    let comparison = Comparison::of(&base, &tuned, &settings)?;
+    let record = VerdictRecord::of(&base, &tuned, &settings)?;
+    if let Some(path) = &verdict_path {
+        record.write(path)?;
+    }
+    let comparison = record.comparison.showing(settings.n_shown);
     if let Some(output) = &args.output {
         tuned.write(output, &[1, 10, 100])?;
     }

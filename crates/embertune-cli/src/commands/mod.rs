@@ -1,14 +1,19 @@
 //! What each command does: read files, call the library, show the result.
 
+mod audit;
 mod compare;
 mod embed;
 mod evaluate;
 mod gen_docs;
 mod mine;
+mod report;
+mod split;
 mod test_sets;
 mod train;
+mod tune;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use embertune::model::{EmbeddingModel, resolve};
 use embertune::progress::Progress;
@@ -25,11 +30,15 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         _ => Display::new(),
     };
     match cli.command {
+        Command::Audit(args) => return audit::run(&args, &progress),
         Command::Mine(args) => mine::run(&args, &progress),
         Command::Train(args) => train::run(&args, &progress),
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),
+        Command::Report(args) => report::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
+        Command::Split(args) => split::run(&args, &progress),
+        Command::Tune(args) => return tune::run(&args, &progress),
         Command::GenDocs { arguments } => gen_docs::run(arguments),
     }?;
     Ok(ExitCode::SUCCESS)
@@ -58,6 +67,11 @@ fn start_threads(args: &MachineArgs) -> Result<()> {
             problem: "`--threads 0`: at least 1 is needed".into(),
             hint: Some("leave the flag out for one thread per core".into()),
         });
+    }
+    // `tune` does the work of several commands in one process, which has one pool.
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if STARTED.swap(true, Ordering::Relaxed) {
+        return Ok(());
     }
     rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build_global().map_err(|error| {
         Error::Setting { problem: format!("cannot start threads: {error}"), hint: Some("try fewer `--threads`".into()) }

@@ -3,6 +3,7 @@
 use embertune::Result;
 use embertune::device::Precision;
 use embertune::progress::Progress;
+use embertune::report::{Run, card};
 use embertune::train::{TrainSettings, dry_run, train};
 
 use super::start_threads;
@@ -36,6 +37,7 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
         dry_run(cpu, &settings, progress)?;
     } else {
         train(cpu, &settings, progress)?;
+        card::write(&Run::read(&settings.output_dir)?)?;
     }
     Ok(())
 }

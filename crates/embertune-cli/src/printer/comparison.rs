@@ -100,7 +100,7 @@ fn document(shown: &Shown) -> String {
 }
 
 /// The text on one line of at most `width` characters.
-fn cut(text: &str, width: usize) -> String {
+pub(super) fn cut(text: &str, width: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= width {
         return line;

@@ -1,8 +1,10 @@
 //! The command as a whole: what it prints, what it writes, its exit codes.
 
+mod auditing;
 mod command;
 mod comparing;
 mod errors;
 mod interrupted;
 mod memory;
+mod reporting;
 mod workflow;

@@ -29,6 +29,33 @@ pub fn check_writable(path: &Path) -> Result<()> {
     check().map_err(Error::io(path, "write"))
 }
 
+/// Makes the folder `path` through `fill`, which gets another folder to write into: that one is renamed to `path` at the end. `path` must
+/// not exist yet, or be empty; its parent must exist.
+///
+/// # Errors
+/// A folder that is not empty, or can't be made, and errors of `fill`; nothing is left behind then.
+pub fn write_folder<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let is_empty = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    if path.exists() && !is_empty(path) {
+        return Err(Error::Data {
+            path: path.to_path_buf(),
+            problem: "the folder is not empty, or it is a file".into(),
+            hint: Some("nothing is overwritten: name another folder, or remove it".into()),
+        });
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary =
+        tempfile::Builder::new().prefix(".embertune-").tempdir_in(parent).map_err(Error::io(path, "create"))?;
+    let folder = temporary.path().join("new");
+    fs::create_dir(&folder).map_err(Error::io(path, "create"))?;
+    let made = fill(&folder)?;
+    sync_folder(&folder).map_err(Error::io(path, "write"))?;
+    // Replaces an empty folder; one that was filled meanwhile is an error.
+    fs::rename(&folder, path).map_err(Error::io(path, "write"))?;
+    sync_folder(parent).map_err(Error::io(path, "write"))?;
+    Ok(made)
+}
+
 enum Destination {
     /// What can't be renamed to, but be written.
     Device(PathBuf),

@@ -1,4 +1,4 @@
-//! Reading JSON lines: training and evaluation rows, candidate pools, texts to embed.
+//! Reading training and evaluation rows, candidate pools, and texts to embed, from files of any form ([`files`](super::files)).
 //!
 //! The first row that is not what it should be ends the reading, with file, line and what to do. What is accepted
 //! although it deserves a word (a string where a list belongs, fields that are not used) is said once per file, with counts.
@@ -7,7 +7,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::data::columns::Columns;
 use crate::data::example::{Example, Scores};
+use crate::data::files::{self, for_each_row, for_each_text};
 use crate::data::lines::Lines;
 use crate::data::object::Object;
 use crate::error::{Error, Result};
@@ -29,14 +31,22 @@ pub struct Row {
 /// # Errors
 /// A row that is not valid JSON or not UTF-8, a field missing or of a wrong type, an empty text, an empty `pos`, no rows at all.
 pub fn read_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example>> {
+    read_examples_by(path, &Columns::default(), progress)
+}
+
+/// Reads rows as [`read_examples`] does, with columns that the user has named.
+///
+/// # Errors
+/// Those of [`read_examples`].
+pub fn read_examples_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
     let mut unused = Remark::default();
     let mut examples = Vec::new();
-    for row in read_rows(path, progress)? {
-        for field in row.fields.keys().filter(|field| !matches!(field.as_str(), "query" | "pos" | "neg")) {
-            unused.add(field, row.example.line);
+    for_each_example(path, columns, progress, |example, fields| {
+        for field in fields.keys().filter(|field| !matches!(field.as_str(), "query" | "pos" | "neg")) {
+            unused.add(field, example.line);
         }
-        examples.push(row.example);
-    }
+        examples.push(example);
+    })?;
     for (field, n, line) in unused.seen {
         progress.note(&format!("{}:{line}: field `{field}` is not used (rows that have it: {n})", path.display()));
     }
@@ -48,14 +58,33 @@ pub fn read_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example
 /// # Errors
 /// Those of [`read_examples`].
 pub fn read_rows(path: &Path, progress: &dyn Progress) -> Result<Vec<Row>> {
-    let mut strings = Remark::default();
+    read_rows_by(path, &Columns::default(), progress)
+}
+
+/// Reads rows as [`read_rows`] does, with columns that the user has named.
+///
+/// # Errors
+/// Those of [`read_examples`].
+pub fn read_rows_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for_each_object(path, |line, object| {
-        rows.push(Row { example: example(&object, line, &mut strings)?, fields: object.fields });
+    for_each_example(path, columns, progress, |example, fields| rows.push(Row { example, fields }))?;
+    Ok(rows)
+}
+
+fn for_each_example(
+    path: &Path,
+    columns: &Columns,
+    progress: &dyn Progress,
+    mut take: impl FnMut(Example, Map<String, Value>),
+) -> Result<()> {
+    let mut strings = Remark::default();
+    let reading = for_each_row(path, columns, |object, _| {
+        take(example(&object, &mut strings)?, object.fields);
         Ok(())
     })?;
+    files::note(path, &reading, progress);
     strings.warn_of_strings(path, progress);
-    not_empty(path, rows, r#"one object per line, like {"query": "...", "pos": ["..."]}"#)
+    not_empty(path, reading.n_rows, ROWS)
 }
 
 /// Reads rows as [`read_examples`] does, with their scores: `{"query", "pos", "neg", "pos_scores": [number], "neg_scores": [number]}`,
@@ -65,21 +94,31 @@ pub fn read_rows(path: &Path, progress: &dyn Progress) -> Result<Vec<Row>> {
 /// # Errors
 /// Those of [`read_examples`]; another number of scores than of texts; a scored pair of more than two texts.
 pub fn read_scored_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example>> {
-    let mut strings = Remark::default();
-    let mut examples = Vec::new();
-    for_each_object(path, |line, object| {
-        examples.push(scored_example(&object, line, &mut strings)?);
-        Ok(())
-    })?;
-    strings.warn_of_strings(path, progress);
-    not_empty(path, examples, r#"one object per line, like {"query": "...", "pos": ["..."]}"#)
+    read_scored_examples_by(path, &Columns::default(), progress)
 }
 
-fn example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Result<Example> {
+/// Reads rows as [`read_scored_examples`] does, with columns that the user has named.
+///
+/// # Errors
+/// Those of [`read_scored_examples`].
+pub fn read_scored_examples_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
+    let mut strings = Remark::default();
+    let mut examples = Vec::new();
+    let reading = for_each_row(path, columns, |object, _| {
+        examples.push(scored_example(&object, &mut strings)?);
+        Ok(())
+    })?;
+    files::note(path, &reading, progress);
+    strings.warn_of_strings(path, progress);
+    not_empty(path, reading.n_rows, ROWS)?;
+    Ok(examples)
+}
+
+pub(super) fn example(object: &Object<'_>, strings: &mut Remark) -> Result<Example> {
     let mut list = |field: &str| -> Result<Vec<String>> {
         let list = object.texts(field)?;
         if list.was_string {
-            strings.add(field, line);
+            strings.add(field, object.line());
         }
         Ok(list.texts)
     };
@@ -89,18 +128,13 @@ fn example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Result<Exa
         return Err(object.error("field `pos` is an empty list".into(), "give each query at least one positive"));
     }
     let negatives = if object.has("neg") { list("neg")? } else { Vec::new() };
-    Ok(Example { query, positives, negatives, scores: Scores::None, line })
+    Ok(Example { query, positives, negatives, scores: Scores::None, line: object.line() })
 }
 
-fn scored_example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Result<Example> {
+pub(super) fn scored_example(object: &Object<'_>, strings: &mut Remark) -> Result<Example> {
     let score = ["score", "label"].into_iter().find(|field| object.has(field));
-    if object.has("sentence1") {
-        let scores = Scores::Pair(object.number(score.unwrap_or("score"))?);
-        let (query, positives) = (object.text("sentence1")?, vec![object.text("sentence2")?]);
-        return Ok(Example { query, positives, negatives: Vec::new(), scores, line });
-    }
     let Some(score) = score else {
-        let mut example = example(object, line, strings)?;
+        let mut example = example(object, strings)?;
         let (n_positives, n_negatives) = (example.positives.len(), example.negatives.len());
         if object.has("pos_scores") || object.has("neg_scores") {
             let positives = object.numbers("pos_scores", n_positives)?;
@@ -110,7 +144,7 @@ fn scored_example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Res
         return Ok(example);
     };
     // The one text of a pair is a string by right.
-    let example = example(object, line, &mut Remark::default())?;
+    let example = example(object, &mut Remark::default())?;
     let n_passages = example.positives.len() + example.negatives.len();
     if n_passages != 1 {
         return Err(object.error(
@@ -127,13 +161,21 @@ fn scored_example(object: &Object<'_>, line: usize, strings: &mut Remark) -> Res
 /// # Errors
 /// A line that is none of these, an empty text, no candidates at all.
 pub fn read_pool(path: &Path, progress: &dyn Progress) -> Result<Vec<String>> {
+    read_pool_by(path, &Columns::default(), progress)
+}
+
+/// Reads candidates as [`read_pool`] does, with columns that the user has named.
+///
+/// # Errors
+/// Those of [`read_pool`].
+pub fn read_pool_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<String>> {
     let mut strings = Remark::default();
     let mut texts = Vec::new();
-    for_each_object(path, |line, object| {
+    let reading = for_each_text(path, columns, |object, _| {
         if object.has("context") {
             let list = object.texts("context")?;
             if list.was_string {
-                strings.add("context", line);
+                strings.add("context", object.line());
             }
             texts.extend(list.texts);
         } else if object.has("text") {
@@ -141,13 +183,15 @@ pub fn read_pool(path: &Path, progress: &dyn Progress) -> Result<Vec<String>> {
         } else {
             return Err(object.error(
                 "neither field `context` nor field `text` is there".into(),
-                r#"a candidate is {"context": ["..."]} or {"text": "..."}"#,
+                r#"a candidate is {"context": ["..."]} or {"text": "..."}; other names can be given with `--columns text=...`"#,
             ));
         }
         Ok(())
     })?;
+    files::note(path, &reading, progress);
     strings.warn_of_strings(path, progress);
-    not_empty(path, texts, r#"one object per line, like {"context": ["..."]} or {"text": "..."}"#)
+    not_empty(path, texts.len(), r#"one object per line, like {"context": ["..."]} or {"text": "..."}"#)?;
+    Ok(texts)
 }
 
 /// What a line of a file with texts is.
@@ -185,7 +229,7 @@ pub fn read_texts(path: &Path) -> Result<Vec<String>> {
 pub fn read_texts_as(path: &Path, form: TextForm) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     if form == TextForm::JsonLines {
-        for_each_object(path, |_, object| {
+        for_each_text(path, &Columns::default(), |object, _| {
             texts.push(if object.has("query") { object.text("query")? } else { titled_text(&object)? });
             Ok(())
         })?;
@@ -204,7 +248,8 @@ pub fn read_texts_as(path: &Path, form: TextForm) -> Result<Vec<String>> {
             texts.push(text);
         }
     }
-    not_empty(path, texts, r#"one text per line, or in a .jsonl file one {"text": "..."} per line"#)
+    not_empty(path, texts.len(), r#"one text per line, or in a .jsonl file one {"text": "..."} per line"#)?;
+    Ok(texts)
 }
 
 fn titled_text(object: &Object<'_>) -> Result<String> {
@@ -215,27 +260,19 @@ fn titled_text(object: &Object<'_>) -> Result<String> {
     }
 }
 
-fn for_each_object(path: &Path, mut take: impl FnMut(usize, Object<'_>) -> Result<()>) -> Result<()> {
-    for entry in Lines::open(path)? {
-        let (line, text) = entry?;
-        if !text.trim().is_empty() {
-            take(line, Object::parse(path, line, &text)?)?;
-        }
+pub(super) const ROWS: &str = r#"one object per line, like {"query": "...", "pos": ["..."]}"#;
+
+pub(super) fn not_empty(path: &Path, n: usize, form: &str) -> Result<()> {
+    if n == 0 {
+        let hint = Some(format!("expected {form}"));
+        return Err(Error::Data { path: path.into(), problem: "the file has no rows".into(), hint });
     }
     Ok(())
 }
 
-fn not_empty<T>(path: &Path, items: Vec<T>, form: &str) -> Result<Vec<T>> {
-    if items.is_empty() {
-        let hint = Some(format!("expected {form}"));
-        return Err(Error::Data { path: path.into(), problem: "the file has no rows".into(), hint });
-    }
-    Ok(items)
-}
-
 /// Fields that deserve a word: `(field, how many rows, first line)`.
 #[derive(Default)]
-struct Remark {
+pub(super) struct Remark {
     seen: Vec<(String, usize, usize)>,
 }
 
@@ -247,7 +284,7 @@ impl Remark {
         }
     }
 
-    fn warn_of_strings(self, path: &Path, progress: &dyn Progress) {
+    pub(super) fn warn_of_strings(self, path: &Path, progress: &dyn Progress) {
         for (field, n, line) in self.seen {
             let place = path.display();
             progress.warn(&format!("{place}:{line}: field `{field}` is a string, taken as a list of one (rows: {n})"));

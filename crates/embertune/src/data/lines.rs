@@ -1,9 +1,9 @@
-//! The lines of a UTF-8 text file, with their numbers, one at a time.
+//! The lines of a UTF-8 text file, packed or not, with their numbers, one at a time.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+use super::packed;
 use crate::error::{Error, Result};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -11,7 +11,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Iterates over `(line number from 1, text)`. A byte order mark at the start and `\r` before `\n` are taken off.
 pub struct Lines {
     path: PathBuf,
-    reader: BufReader<File>,
+    reader: Box<dyn BufRead>,
     line: usize,
 }
 
@@ -21,15 +21,12 @@ impl Lines {
     /// # Errors
     /// Where the path does not exist, can't be read, or is a folder.
     pub fn open(path: &Path) -> Result<Lines> {
-        if fs::metadata(path).map_err(Error::io(path, "read"))?.is_dir() {
-            return Err(Error::Data {
-                path: path.to_path_buf(),
-                problem: "this is a folder, a file is needed".into(),
-                hint: Some("name one file in the folder".into()),
-            });
-        }
-        let file = File::open(path).map_err(Error::io(path, "read"))?;
-        Ok(Lines { path: path.to_path_buf(), reader: BufReader::new(file), line: 0 })
+        Ok(Lines::of(path, packed::open(path)?.0))
+    }
+
+    /// The lines of `reader`; `path` is for errors.
+    pub fn of(path: &Path, reader: Box<dyn BufRead>) -> Lines {
+        Lines { path: path.to_path_buf(), reader, line: 0 }
     }
 
     fn read(&mut self) -> Result<Option<(usize, String)>> {

@@ -2,14 +2,28 @@
 
 pub mod atomic;
 pub mod beir;
+pub mod columns;
+mod csv;
 pub mod example;
+pub mod files;
 pub mod identity;
+mod json_array;
 pub mod jsonl;
 pub mod lines;
+pub mod near;
 pub mod object;
+pub mod packed;
+mod parquet;
 pub mod pool;
+pub mod source;
+pub mod split;
+pub mod split_files;
 
+pub use columns::Columns;
 pub use example::{Example, Scores};
 pub use identity::TextId;
-pub use jsonl::{Row, TextForm, read_examples, read_pool, read_rows, read_scored_examples, read_texts, read_texts_as};
+pub use jsonl::{
+    Row, TextForm, read_examples, read_examples_by, read_pool, read_pool_by, read_rows, read_rows_by,
+    read_scored_examples, read_scored_examples_by, read_texts, read_texts_as,
+};
 pub use pool::Pool;

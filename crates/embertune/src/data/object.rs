@@ -1,20 +1,23 @@
-//! One line of a JSON-lines file as an object whose fields are texts, with errors that name the place.
+//! One row of a file as an object whose fields are texts, with errors that name the place.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::columns::Columns;
 use crate::error::{Error, Result};
 
 const TEXTS: &str = "put texts in quotation marks";
 const NUMBERS: &str = "write numbers without quotation marks";
 
-/// A JSON object and where it stands.
+/// An object and where it stands.
 pub struct Object<'a> {
     path: &'a Path,
     line: usize,
     /// The fields in the order of the file.
     pub fields: Map<String, Value>,
+    /// What the file calls a field, where it is another name.
+    names: Vec<(&'static str, String)>,
 }
 
 /// The texts of a list field, and how the file spelled them.
@@ -26,12 +29,33 @@ pub struct TextList {
 }
 
 impl<'a> Object<'a> {
+    /// An object that stands in `line`, from 1; where there are no lines, its number.
+    pub fn of(path: &'a Path, line: usize, fields: Map<String, Value>) -> Object<'a> {
+        Object { path, line, fields, names: Vec::new() }
+    }
+
+    /// The object with the parts of a row by their names, see [`Columns::row`].
+    pub fn into_row(self, columns: &Columns) -> Object<'a> {
+        let renamed = columns.row(self.fields);
+        Object { fields: renamed.fields, names: renamed.names, ..self }
+    }
+
+    /// The object with the columns that the user has named by the names of their parts.
+    pub fn into_text(self, columns: &Columns) -> Object<'a> {
+        Object { fields: columns.text(self.fields), ..self }
+    }
+
+    /// Where it stands.
+    pub fn line(&self) -> usize {
+        self.line
+    }
+
     /// Parses one line.
     ///
     /// # Errors
     /// Where the line is not valid JSON or no object.
     pub fn parse(path: &'a Path, line: usize, text: &str) -> Result<Object<'a>> {
-        let mut object = Object { path, line, fields: Map::new() };
+        let mut object = Object::of(path, line, Map::new());
         match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => object.fields = fields,
             Ok(other) => {
@@ -47,6 +71,9 @@ impl<'a> Object<'a> {
                 let what = what.split(" at line ").next().unwrap_or_default();
                 let hint = match (text.trim_end(), error.is_eof()) {
                     ("[", _) => "put each row on its own line: `jq -c '.[]' in.json > out.jsonl`",
+                    (text, _) if line == 1 && !text.trim_start().starts_with(['{', '[']) => {
+                        "expected JSON lines, a JSON list, CSV, TSV or Parquet; a CSV file begins with the names of its columns"
+                    }
                     (_, true) => "every object stands on one line, whole: `jq -c . in.json > out.jsonl`",
                     (_, false) => "every line is one JSON object",
                 };
@@ -64,7 +91,7 @@ impl<'a> Object<'a> {
     /// A field that must be a string that is not blank.
     pub fn text(&self, field: &str) -> Result<String> {
         match self.get(field)? {
-            Value::String(text) => self.not_blank(text, &format!("field `{field}`")),
+            Value::String(text) => self.not_blank(text, &format!("field `{}`", self.shown(field))),
             other => Err(self.wrong_type(field, other, "a string", TEXTS)),
         }
     }
@@ -72,11 +99,15 @@ impl<'a> Object<'a> {
     /// A field that must be a list of strings, none blank. A string is taken as a list of one.
     pub fn texts(&self, field: &str) -> Result<TextList> {
         match self.get(field)? {
-            Value::String(text) => {
-                Ok(TextList { texts: vec![self.not_blank(text, &format!("field `{field}`"))?], was_string: true })
-            }
+            Value::String(text) => Ok(TextList {
+                texts: vec![self.not_blank(text, &format!("field `{}`", self.shown(field)))?],
+                was_string: true,
+            }),
             Value::Array(items) => {
                 let texts = items.iter().enumerate().map(|(i, item)| match item {
+                    Value::String(text) if items.len() == 1 && self.shown(field) != field => {
+                        self.not_blank(text, &format!("field `{}`", self.shown(field)))
+                    }
                     Value::String(text) => self.not_blank(text, &format!("item {} of field `{field}`", i + 1)),
                     other => Err(self.wrong_type(field, other, "strings as items", TEXTS)),
                 });
@@ -110,11 +141,22 @@ impl<'a> Object<'a> {
         Error::Row { path: self.path.to_path_buf(), line: self.line, problem, hint: Some(hint.into()) }
     }
 
+    /// A field as the file calls it.
+    fn shown<'n>(&'n self, field: &'n str) -> &'n str {
+        self.names.iter().find(|(name, _)| *name == field).map_or(field, |(_, name)| name)
+    }
+
     fn get(&self, field: &str) -> Result<&Value> {
         self.fields.get(field).filter(|value| !value.is_null()).ok_or_else(|| {
             let seen: Vec<_> = self.fields.keys().map(|key| format!("`{key}`")).collect();
             let seen = if seen.is_empty() { "no fields".into() } else { seen.join(", ") };
-            self.error(format!("field `{field}` is missing; found {seen}"), "rename the field, or add it")
+            let hint = match field {
+                "query" | "pos" => {
+                    format!("name the field that it is with `--columns {field}=...`, or rename it, or add it")
+                }
+                _ => "rename the field, or add it".into(),
+            };
+            self.error(format!("field `{field}` is missing; found {seen}"), &hint)
         })
     }
 
@@ -134,7 +176,7 @@ impl<'a> Object<'a> {
     }
 
     fn wrong_type(&self, field: &str, seen: &Value, expected: &str, hint: &str) -> Error {
-        self.error(format!("field `{field}` has {}, expected {expected}", kind_of(seen)), hint)
+        self.error(format!("field `{}` has {}, expected {expected}", self.shown(field), kind_of(seen)), hint)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::Measure;
 use super::paired::{Difference, Resampling};
@@ -35,7 +35,7 @@ pub struct CompareSettings {
 }
 
 /// Two models on test sets.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Name of the first model.
     pub base: String,
@@ -48,7 +48,7 @@ pub struct Comparison {
 }
 
 /// Two models on one test set.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetComparison {
     /// Name of the set.
     pub name: String,
@@ -65,7 +65,7 @@ pub struct SetComparison {
 }
 
 /// A metric of two models.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeasureDifference {
     /// The metric.
     pub measure: Measure,
@@ -75,7 +75,7 @@ pub struct MeasureDifference {
 }
 
 /// A group of queries.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slice {
     /// What is grouped by.
     pub by: String,
@@ -87,7 +87,7 @@ pub struct Slice {
 }
 
 /// A query whose value changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// Name of the query.
     pub query: String,
@@ -102,7 +102,7 @@ pub struct Change {
 }
 
 /// What a model retrieved for a query.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retrieved {
     /// The metric that decides.
     pub value: f64,
@@ -113,7 +113,7 @@ pub struct Retrieved {
 }
 
 /// A document.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
     /// Its name.
     pub id: String,
@@ -131,6 +131,26 @@ impl SetComparison {
 }
 
 impl Comparison {
+    /// The same with at most so many of the queries that changed most.
+    pub fn showing(mut self, n_shown: usize) -> Comparison {
+        for set in &mut self.sets {
+            set.gained.truncate(n_shown);
+            set.lost.truncate(n_shown);
+        }
+        self
+    }
+
+    /// Leaves out all texts: names, ranks and numbers stay.
+    pub fn leave_out_texts(&mut self) {
+        for change in self.sets.iter_mut().flat_map(|set| set.gained.iter_mut().chain(&mut set.lost)) {
+            change.text = None;
+            let Change { relevant, base, tuned, .. } = change;
+            for shown in relevant.iter_mut().chain(&mut base.documents).chain(&mut tuned.documents) {
+                shown.text = None;
+            }
+        }
+    }
+
     /// Compares what two models found.
     ///
     /// # Errors

@@ -9,7 +9,7 @@
 
 use embertune_kernels::dropout::splitmix64;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::random;
 
@@ -43,7 +43,7 @@ impl Default for Resampling {
 }
 
 /// What can be said about a difference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// Greater than chance explains.
@@ -57,7 +57,7 @@ pub enum Finding {
 }
 
 /// The comparison of two lists of values.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Number of pairs.
     pub n: usize,

@@ -32,8 +32,8 @@ struct Term {
 
 impl Bm25 {
     /// Indexes `texts`; a row is an index into them.
-    pub fn new(texts: &[String]) -> Bm25 {
-        let texts: Vec<_> = texts.par_iter().map(|text| words(text)).collect();
+    pub fn new<S: AsRef<str> + Sync>(texts: &[S]) -> Bm25 {
+        let texts: Vec<_> = texts.par_iter().map(|text| words(text.as_ref())).collect();
         let n_words: usize = texts.iter().map(Vec::len).sum();
         let mut index = Bm25 {
             n_texts: texts.len(),

@@ -241,7 +241,6 @@ fn scores_that_do_not_fit_their_texts_are_named() {
         (r#"{"query": "q", "pos": ["a"], "pos_scores": ["1"]}"#, "field `pos_scores` has a string, expected numbers"),
         (r#"{"query": "q", "pos": ["a"], "pos_scores": [1e99]}"#, "which is no f32"),
         (r#"{"query": "q", "pos": ["a"], "neg": ["b"], "score": 1}"#, "a query and 2 passages"),
-        (r#"{"sentence1": "q", "sentence2": "a"}"#, "field `score` is missing"),
     ] {
         let error = read(row).unwrap_err().to_string();
         assert!(error.contains(":1: ") && error.contains(message), "{row}: {error}");

@@ -1,6 +1,7 @@
 //! Tests of the library against golden values and real models, in one binary: one module per topic.
 
 mod adaptation;
+mod audit;
 mod broken_folders;
 mod comparison;
 mod data;
@@ -28,6 +29,7 @@ mod said;
 mod saved_folders;
 mod schedules;
 mod search;
+mod split;
 mod tokenizer;
 mod training;
 mod trajectory;

@@ -1,0 +1,74 @@
+//! `embertune audit`: what is wrong with the data, before it is trained on.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use embertune::Result;
+use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repaired};
+use embertune::data::atomic::{check_writable, write_file};
+use embertune::data::{Columns, Example, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by};
+use embertune::progress::{Progress, Silent};
+
+use super::{load_named, start_threads};
+use crate::args::AuditArgs;
+use crate::diagnostics;
+use crate::printer;
+
+/// Runs the command. The exit code says whether something was found that is as severe as `--fail_on`.
+pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
+    start_threads(&args.machine)?;
+    for output in args.html.iter().chain(&args.fix) {
+        check_writable(output)?;
+    }
+    let columns = args.columns.clone().unwrap_or_default();
+    let examples = read(&args.data, &columns, progress)?;
+    let test = args.test.as_deref().map(|path| read(path, &columns, progress)).transpose()?;
+    let pool = args.candidate_pool.as_deref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
+    let model = match &args.model {
+        Some(name) => Some(load_named(name, &args.changes, &args.machine, progress)?),
+        None => None,
+    };
+    let [name, test_name] =
+        [Some(&args.data), args.test.as_ref()].map(|path| path.map(|path| path.display().to_string()));
+    let name = name.unwrap_or_default();
+    let source = test.as_deref().zip(test_name.as_deref()).map(|(examples, name)| Source { name, examples });
+    let data = Source { name: &name, examples: &examples };
+    let input = Input { data, test: source, pool: pool.as_deref() };
+    let mut audit = audit(&input, model.as_ref(), &args.settings(), progress)?;
+    if args.no_texts {
+        audit.leave_out_texts();
+    }
+    if let Some(path) = &args.fix {
+        fix(path, args, &examples, &audit, progress)?;
+    }
+    if let Some(path) = &args.html {
+        let page = printer::audit_html(&audit);
+        write_file(path, |out| out.write_all(page.as_bytes()))?;
+    }
+    if args.json { printer::audit_json(&audit) } else { printer::audit_page(&audit) }?;
+    let severe = args.fail_on.severity();
+    let is_found = severe.is_some_and(|severe| audit.findings.iter().any(|finding| finding.severity >= severe));
+    Ok(diagnostics::exit_code(is_found))
+}
+
+/// Rows with their scores if they have some. What has scores of another form is read without.
+fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
+    read_scored_examples_by(path, columns, progress).or_else(|_| read_examples_by(path, columns, progress))
+}
+
+fn fix(path: &Path, args: &AuditArgs, examples: &[Example], audit: &Audit, progress: &dyn Progress) -> Result<()> {
+    // The other fields are needed here alone; what there is to say about the file was said when it was read.
+    let columns = args.columns.clone().unwrap_or_default();
+    let fields: Vec<_> = read_rows_by(&args.data, &columns, &Silent)?.into_iter().map(|row| row.fields).collect();
+    write_repaired(path, &audit.data, examples, &fields, &audit.repairs)?;
+    let n_rows = audit.repairs.iter().filter(|repair| repair.part == Part::Row).count();
+    progress.note(&format!(
+        "{}: {} of {} rows; {n_rows} rows and {} passages of other rows were left out: {}",
+        path.display(),
+        examples.len() - n_rows,
+        examples.len(),
+        audit.repairs.len() - n_rows,
+        list_path(path).display()
+    ));
+    Ok(())
+}

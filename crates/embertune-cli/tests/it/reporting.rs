@@ -1,0 +1,119 @@
+//! `report` and `tune` as commands: pages that need no network and escape what they show, stages that are not done twice.
+
+use std::fs;
+
+use crate::command::Desk;
+
+const SETS: &str = "--index_file_jsonl_path pool.jsonl --query_file_jsonl_path rows.jsonl";
+const TRAIN: &str = "train --model_name_or_path model --train_data rows.jsonl --train_group_size 1 --per_device_train_batch_size 10 \
+                     --learning_rate 1e-3 --num_train_epochs 2 --query_max_len 16 --passage_max_len 16 --logging_steps 2";
+
+/// Whether every element that is opened is closed, in order.
+fn is_well_formed(page: &str) -> Result<(), String> {
+    const VOID: [&str; 5] = ["meta", "br", "input", "hr", "!DOCTYPE"];
+    let mut open = Vec::new();
+    let mut rest = page;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (tag, after) = after.split_once('>').ok_or("a tag that does not end")?;
+        rest = after;
+        let name = tag.trim_start_matches('/').split([' ', '\n', '/']).next().unwrap_or_default();
+        if tag.starts_with('/') {
+            let last = open.pop();
+            if last != Some(name) {
+                return Err(format!("`{name}` closes {last:?}"));
+            }
+        } else if ["style", "script"].contains(&name) {
+            let end = format!("</{name}>");
+            rest = rest.split_once(end.as_str()).ok_or(end.clone())?.1;
+        } else if !VOID.contains(&name) && !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    if open.is_empty() { Ok(()) } else { Err(format!("left open: {open:?}")) }
+}
+
+#[test]
+fn a_report_is_one_file_that_escapes_texts_and_can_leave_them_out() {
+    let desk = Desk::new();
+    let rows = desk.read("rows.jsonl").replace("\"editor reads\"", "\"<script>alert(1)</script> & editor reads\"");
+    desk.write("rows.jsonl", rows);
+    desk.run(&format!("{TRAIN} --output_dir tuned --eval_split 0.2")).ok();
+    let without = desk.run("report tuned").ok();
+    assert!(without.stderr.contains("no verdict yet"), "{}", without.stderr);
+    assert!(desk.read("tuned/report.html").contains("Not compared yet"));
+
+    desk.run(&format!("compare model tuned {SETS} --save_verdict tuned")).ok();
+    desk.run("report tuned").ok();
+    let page = desk.read("tuned/report.html");
+    assert_eq!(is_well_formed(&page), Ok(()));
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
+    assert_eq!(page.matches("<script").count(), 1, "the page's own");
+    let verdict: serde_json::Value = serde_json::from_str(&desk.read("tuned/verdict.json")).unwrap();
+    let sentence = verdict["verdict"].as_str().unwrap();
+    assert!(page.contains(sentence) && desk.read("tuned/report.md").contains(sentence));
+    for heading in ["Metrics", "Ranks", "Similarity", "Training", "Settings", "Time and memory"] {
+        assert!(page.contains(&format!(">{heading}</h2>")), "{heading}");
+    }
+    assert!(page.contains("a program that"));
+
+    let card = desk.read("tuned/README.md");
+    assert!(card.starts_with("---\nlibrary_name: sentence-transformers\n") && card.contains(sentence), "{card}");
+    assert!(!card.contains("program") && !card.contains("rows.jsonl") && !card.contains("base_model"), "{card}");
+    desk.write("tuned/README.md", "my own");
+
+    desk.run("report tuned --no_texts").ok();
+    assert_eq!(desk.read("tuned/README.md"), "my own");
+    let page = desk.read("tuned/report.html");
+    assert!(!page.contains("a program that") && !page.contains("alert(1)"));
+    assert!(!desk.read("tuned/report.md").contains("program"));
+
+    desk.run("report tuned tuned --output both.html").ok();
+    let page = desk.read("both.html");
+    assert_eq!((is_well_formed(&page), page.matches(sentence).count()), (Ok(()), 2));
+    let done = desk.run("report model");
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("there is no `run.json` in it"), "{}", done.stderr);
+}
+
+#[test]
+fn the_command_in_a_report_repeats_the_run() {
+    let desk = Desk::new();
+    desk.run(&format!("{TRAIN} --output_dir tuned --mask_margin 0.5 --temperature 0.05")).ok();
+    desk.run("report tuned").ok();
+    let page = desk.read("tuned/report.html");
+    let command = page.split_once("<code>embertune train").unwrap().1.split_once("</code>").unwrap().0;
+    let command = command.replace("\\\n", " ").replace("--output_dir tuned", "--output_dir again");
+    desk.run(&format!("train {command}")).ok();
+    let weights = |folder: &str| fs::read(desk.path(folder).join("model.safetensors")).unwrap();
+    assert!(weights("tuned") == weights("again"), "the same settings, the same weights");
+}
+
+#[test]
+fn tune_does_it_all_and_nothing_twice() {
+    let desk = Desk::new();
+    let tune = "tune rows.jsonl --model model --out all --learning_rate 1e-3 --num_train_epochs 1 --threads 2";
+    let plan = desk.run(&format!("{tune} --dry_run")).ok();
+    assert!(plan.stdout.contains("embertune split rows.jsonl --out all/data"), "{}", plan.stdout);
+    assert!(!desk.path("all").exists(), "a dry run writes nothing");
+
+    let first = desk.run(tune);
+    assert!([0, 1].contains(&first.code), "{}\n{}", first.stdout, first.stderr);
+    for file in ["model/model.safetensors", "verdict.json", "report.html", "report.md", "audit.html", "base.json"] {
+        assert!(desk.path("all").join(file).is_file(), "{file}");
+    }
+    let verdict: serde_json::Value = serde_json::from_str(&desk.read("all/verdict.json")).unwrap();
+    assert_eq!(first.code == 0, verdict["finding"] == "better");
+    assert_eq!(first.stdout.lines().last(), verdict["verdict"].as_str());
+
+    let second = desk.run(tune);
+    assert_eq!((second.code, second.stderr.matches("done before").count()), (first.code, 7), "{}", second.stderr);
+    // A file between the stages was changed: what follows from it is done again, and nothing else.
+    let mined = desk.read("all/train.mined.jsonl");
+    desk.write("all/train.mined.jsonl", mined.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
+    let third = desk.run(tune);
+    assert_eq!(third.stderr.matches("done before").count(), 4, "{}", third.stderr);
+
+    let done = desk.run("tune rows.jsonl --model model --out model");
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("not a folder that `tune` has begun"), "{}", done.stderr);
+}

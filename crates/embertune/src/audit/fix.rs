@@ -1,0 +1,181 @@
+//! What an audit repairs by itself: rows and texts that are left out, with the reason for each.
+//!
+//! Only what is wrong beyond doubt, and copies. What has to be judged (near-duplicates, shared answers, doubtful labels) stays.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::Numbered;
+use super::finding::Kind;
+use super::leaks::{Leak, Places};
+use super::rows::{BadNegative, Key, Known, bad_negative};
+use super::texts::{Near, Numbers, Texts};
+use crate::data::Example;
+use crate::data::atomic::write_file;
+use crate::error::Result;
+
+/// What is left out of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The row as a whole.
+    Row,
+    /// The positive at this place.
+    Positive(usize),
+    /// The negative at this place.
+    Negative(usize),
+}
+
+/// Something to leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Index of the row.
+    pub row: usize,
+    /// What of it.
+    pub part: Part,
+    /// Why.
+    pub reason: Kind,
+}
+
+/// What to leave out of `data`, by row. With test rows, training rows with their queries.
+pub fn repairs(
+    data: &Numbered<'_>,
+    test: Option<&Numbered<'_>>,
+    texts: &Texts<'_>,
+    known: &Known,
+    queries: &Near,
+) -> Vec<Repair> {
+    let tested = test.map(|test| Places::of(test, texts, queries));
+    let mut seen = HashSet::new();
+    let mut repairs = Vec::new();
+    for (i, row) in data.rows.iter().enumerate() {
+        let whole = |reason: Kind| vec![Repair { row: i, part: Part::Row, reason }];
+        let leak = tested.as_ref().and_then(|tested| tested.leak(row, texts, queries));
+        repairs.extend(match leak {
+            Some((Leak::Same, _)) => whole(Kind::LeakedQueries),
+            Some((Leak::Near, _)) => whole(Kind::NearLeakedQueries),
+            None => {
+                let parts = if data.are_answers { parts(i, row, texts, known) } else { Vec::new() };
+                let kept = kept(row, &parts);
+                // Copies come last: rows may be equal only after something else is gone.
+                if kept.positives.is_empty() {
+                    whole(Kind::QueryIsPositive)
+                } else if !seen.insert(Key::of(&kept, data.score(i))) {
+                    whole(Kind::RepeatedRows)
+                } else {
+                    parts
+                }
+            }
+        });
+    }
+    repairs
+}
+
+fn parts(i: usize, row: &Numbers, texts: &Texts<'_>, known: &Known) -> Vec<Repair> {
+    let mut parts = Vec::new();
+    let mut seen = HashSet::new();
+    for (at, &positive) in row.positives.iter().enumerate() {
+        let reason = match texts.said(positive) == texts.said(row.query) {
+            true => Some(Kind::QueryIsPositive),
+            false => (!seen.insert(positive)).then_some(Kind::RepeatedInRow),
+        };
+        parts.extend(reason.map(|reason| Repair { row: i, part: Part::Positive(at), reason }));
+    }
+    seen.clear();
+    for (at, &negative) in row.negatives.iter().enumerate() {
+        let reason = match bad_negative(row, negative, known, texts) {
+            Some(BadNegative::PositiveOfRow) => Some(Kind::ContradictionsInRow),
+            Some(BadNegative::PositiveOfQuery) => Some(Kind::ContradictionsAcrossRows),
+            Some(BadNegative::Query) => Some(Kind::QueryIsNegative),
+            None => (!seen.insert(negative)).then_some(Kind::RepeatedInRow),
+        };
+        parts.extend(reason.map(|reason| Repair { row: i, part: Part::Negative(at), reason }));
+    }
+    parts
+}
+
+fn kept(row: &Numbers, parts: &[Repair]) -> Numbers {
+    Numbers {
+        query: row.query,
+        positives: without(&row.positives, parts, Part::Positive),
+        negatives: without(&row.negatives, parts, Part::Negative),
+    }
+}
+
+fn without<T: Clone>(list: &[T], parts: &[Repair], part: impl Fn(usize) -> Part) -> Vec<T> {
+    let is_kept = |at: usize| !parts.iter().any(|repair| repair.part == part(at));
+    list.iter().enumerate().filter(|(at, _)| is_kept(*at)).map(|(_, item)| item.clone()).collect()
+}
+
+/// Where the list of what was left out is written: `clean.dropped.jsonl` beside `clean.jsonl`.
+pub fn list_path(path: &Path) -> PathBuf {
+    path.with_extension("dropped.jsonl")
+}
+
+/// Writes the rows that are left to `path`, and a line for everything that was left out to [`list_path`]: `{"place", "dropped": "row",
+/// "positive" or "negative", "reason", "text"}`.
+///
+/// Fields like `neg_scores` that have an item for each passage lose the items of those that go. `fields` holds all fields of each row.
+///
+/// # Errors
+/// Where a file can't be written.
+pub fn write_repaired(
+    path: &Path,
+    name: &str,
+    examples: &[Example],
+    fields: &[Map<String, Value>],
+    repairs: &[Repair],
+) -> Result<()> {
+    let mut rest = repairs;
+    write_file(path, |out| {
+        for (i, (example, fields)) in examples.iter().zip(fields).enumerate() {
+            let n = rest.iter().take_while(|repair| repair.row == i).count();
+            let (parts, after) = rest.split_at(n);
+            rest = after;
+            if parts.iter().any(|repair| repair.part == Part::Row) {
+                continue;
+            }
+            match parts.is_empty() {
+                true => serde_json::to_writer(&mut *out, fields)?,
+                false => serde_json::to_writer(&mut *out, &repaired(example, fields.clone(), parts))?,
+            }
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })?;
+    write_file(&list_path(path), |out| repairs.iter().try_for_each(|repair| list(out, repair, name, examples)))
+}
+
+fn repaired(example: &Example, mut fields: Map<String, Value>, parts: &[Repair]) -> Map<String, Value> {
+    type Place = fn(usize) -> Part;
+    let lists: [(&str, &[String], Place); 2] =
+        [("pos", &example.positives, Part::Positive), ("neg", &example.negatives, Part::Negative)];
+    for (name, texts, part) in lists {
+        for (field, value) in &mut fields {
+            let is_beside = field.strip_prefix(name).is_some_and(|rest| rest.starts_with('_'));
+            if let (true, Value::Array(items)) = (is_beside, value)
+                && items.len() == texts.len()
+            {
+                *items = without(items, parts, part);
+            }
+        }
+        if !texts.is_empty() {
+            fields.insert(name.into(), Value::from(without(texts, parts, part)));
+        }
+    }
+    fields
+}
+
+fn list(out: &mut dyn io::Write, repair: &Repair, name: &str, examples: &[Example]) -> io::Result<()> {
+    let example = &examples[repair.row];
+    let (dropped, text) = match repair.part {
+        Part::Row => ("row", &example.query),
+        Part::Positive(at) => ("positive", &example.positives[at]),
+        Part::Negative(at) => ("negative", &example.negatives[at]),
+    };
+    let place = format!("{name}:{}", example.line);
+    let line = json!({"place": place, "dropped": dropped, "reason": repair.reason, "text": text});
+    writeln!(out, "{line}")
+}

@@ -1,0 +1,132 @@
+//! The bytes of a file, unpacked where it is packed with gzip or zstd, whatever its name ends in.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use crate::error::{Error, Result};
+
+const GZIP: &[u8] = b"\x1F\x8B";
+const ZSTD: &[u8] = b"\x28\xB5\x2F\xFD";
+/// Read at once from the file, and unpacked at once.
+const BLOCK_BYTES: usize = 1 << 16;
+
+/// What a file is packed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Not at all.
+    None,
+    /// gzip, maybe of several parts.
+    Gzip,
+    /// Zstandard, maybe of several frames.
+    Zstd,
+}
+
+impl Packing {
+    /// Its name in sentences; empty for none.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::None => "",
+            Packing::Gzip => "gzip",
+            Packing::Zstd => "zstd",
+        }
+    }
+}
+
+/// Opens a file for reading what it says.
+///
+/// # Errors
+/// Where the path does not exist, can't be read, or is a folder. Damaged data is an error of the reader.
+pub fn open(path: &Path) -> Result<(Box<dyn BufRead>, Packing)> {
+    if fs::metadata(path).map_err(Error::io(path, "read"))?.is_dir() {
+        return Err(Error::Data {
+            path: path.to_path_buf(),
+            problem: "this is a folder, a file is needed".into(),
+            hint: Some("name one file in the folder".into()),
+        });
+    }
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    let mut file = BufReader::with_capacity(BLOCK_BYTES, file);
+    let start = file.fill_buf().map_err(Error::io(path, "read"))?;
+    if start.starts_with(GZIP) {
+        let unpacked = Unpacked { reader: MultiGzDecoder::new(file), packing: Packing::Gzip };
+        return Ok((Box::new(BufReader::with_capacity(BLOCK_BYTES, unpacked)), Packing::Gzip));
+    }
+    if start.starts_with(ZSTD) {
+        let unpacked = Unpacked {
+            reader: Frames { source: file, decoder: FrameDecoder::new(), is_within: false },
+            packing: Packing::Zstd,
+        };
+        return Ok((Box::new(BufReader::with_capacity(BLOCK_BYTES, unpacked)), Packing::Zstd));
+    }
+    Ok((Box::new(file), Packing::None))
+}
+
+/// A decoder whose errors say what is wrong with the file.
+struct Unpacked<R> {
+    reader: R,
+    packing: Packing,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).map_err(|error| {
+            let problem = format!("the {} data is damaged or cut off: {error}", self.packing.name());
+            io::Error::new(io::ErrorKind::InvalidData, problem)
+        })
+    }
+}
+
+/// One Zstandard frame after the other: the decoder knows a single one.
+struct Frames<R> {
+    source: R,
+    decoder: FrameDecoder,
+    is_within: bool,
+}
+
+impl<R: BufRead> Frames<R> {
+    /// Begins the next frame. Whether there is one.
+    fn begin(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            match self.decoder.init(&mut self.source) {
+                Ok(()) => {
+                    self.is_within = true;
+                    return Ok(true);
+                }
+                // What compressors tell each other.
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+                    io::copy(&mut (&mut self.source).take(length.into()), &mut io::sink())?;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.is_within && !self.begin()? {
+                return Ok(0);
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                let one = BlockDecodingStrategy::UptoBlocks(1);
+                self.decoder.decode_blocks(&mut self.source, one).map_err(io::Error::other)?;
+            }
+            let n = self.decoder.read(buffer)?;
+            if n > 0 || buffer.is_empty() {
+                return Ok(n);
+            }
+            let (said, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
+            if said.is_some() && said != found {
+                return Err(io::Error::other("the checksum is another one"));
+            }
+            self.is_within = false;
+        }
+    }
+}

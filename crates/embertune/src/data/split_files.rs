@@ -1,0 +1,109 @@
+//! A data file as three files, `train`, `dev` and `test`, in a new folder. Rows keep their bytes.
+//!
+//! The file is read twice, so that no texts but the queries are held in memory: once to decide, once to write.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::atomic::write_folder;
+use super::columns::Columns;
+use super::files::for_each_row;
+use super::jsonl::{ROWS, not_empty};
+use super::source::Raw;
+use super::split::{Side, SplitSettings, SplitSummary, Splitter};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// What a split has made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitFiles {
+    /// The file of each side that was asked for, in the order of [`Side::ALL`].
+    pub files: Vec<(Side, PathBuf)>,
+    /// The counts.
+    pub summary: SplitSummary,
+}
+
+/// Splits the rows of `data` into the files `train`, `dev` and `test` of the folder `out`, which must not exist or be empty. Their endings
+/// are `.csv` or `.tsv` where all of `data` is, else `.jsonl`; lines and records keep their bytes, and what is neither becomes JSON lines.
+/// What was read, what stays together, and what could not be held, is said to `progress`.
+///
+/// # Errors
+/// Rows that can't be read, those of [`Splitter::split`], a folder that is not empty or can't be written. Nothing is left behind then.
+pub fn split_files(
+    data: &Path,
+    columns: &Columns,
+    out: &Path,
+    settings: &SplitSettings,
+    progress: &dyn Progress,
+) -> Result<SplitFiles> {
+    write_folder(out, |folder| {
+        let mut splitter = Splitter::default();
+        let mut heading = None;
+        let reading = for_each_row(data, columns, |object, raw| {
+            let this = match raw {
+                Raw::Csv(_, heading) => heading,
+                Raw::Json(_) | Raw::None => &[],
+            };
+            // Files with other columns have no heading together.
+            match &heading {
+                Some(known) if known != this => heading = Some(Vec::new()),
+                Some(_) => {}
+                None => heading = Some(this.to_vec()),
+            }
+            let query = object.text("query")?;
+            let positives = object.texts("pos")?.texts;
+            splitter.add(&query, positives.iter().map(String::as_str));
+            Ok(())
+        })?;
+        progress.note(&format!("{}: {}", data.display(), reading.sentence()));
+        not_empty(data, reading.n_rows, ROWS)?;
+        let split = splitter.split(settings)?;
+        split.summary.remarks(settings).iter().for_each(|remark| progress.note(remark));
+
+        let heading = heading.unwrap_or_default();
+        let ending = match heading.as_slice() {
+            [] => "jsonl",
+            heading if heading.contains(&b'\t') => "tsv",
+            _ => "csv",
+        };
+        let name = |side: Side| format!("{}.{ending}", side.name());
+        let is_made = |side: Side| split.summary.n_queries[side as usize] > 0;
+        let mut outputs = Vec::new();
+        for side in Side::ALL {
+            let path = folder.join(name(side));
+            let file = is_made(side).then(|| File::create(&path).map_err(Error::io(out, "write"))).transpose()?;
+            outputs.push(file.map(BufWriter::new));
+        }
+        for output in outputs.iter_mut().flatten() {
+            output.write_all(&heading).map_err(Error::io(out, "write"))?;
+        }
+        let mut sides = split.sides.iter();
+        for_each_row(data, columns, |object, raw| {
+            let side = sides.next().and_then(|side| outputs[*side as usize].as_mut());
+            let Some(output) = side else {
+                return Err(object.error("the file has changed while it was read".into(), "run the command again"));
+            };
+            let written = match raw {
+                Raw::Json(text) => writeln!(output, "{text}"),
+                Raw::Csv(record, _) if !heading.is_empty() => write_record(output, record),
+                Raw::Csv(..) | Raw::None => serde_json::to_writer(&mut *output, &object.fields)
+                    .map_err(io::Error::from)
+                    .and_then(|()| output.write_all(b"\n")),
+            };
+            written.map_err(Error::io(out, "write"))
+        })?;
+        for output in outputs.into_iter().flatten() {
+            let file = output.into_inner().map_err(|error| Error::io(out, "write")(error.into_error()))?;
+            file.sync_all().map_err(Error::io(out, "write"))?;
+        }
+        let files = Side::ALL.into_iter().filter(|&side| is_made(side)).map(|side| (side, out.join(name(side))));
+        Ok(SplitFiles { files: files.collect(), summary: split.summary })
+    })
+}
+
+/// A record may be the last of its file, without a line end.
+fn write_record(output: &mut impl Write, record: &[u8]) -> io::Result<()> {
+    output.write_all(record)?;
+    if record.ends_with(b"\n") { Ok(()) } else { output.write_all(b"\n") }
+}

@@ -1,0 +1,253 @@
+//! What a finished run has left behind: its record, its log, the verdict, the findings about its data.
+//!
+//! Only what the report shows is read, and a field that an earlier version did not write is empty: a report of an old run is better than none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::verdict::{VERDICT, VerdictRecord};
+use crate::error::{Error, Result};
+
+/// The model's folder within the folder that `embertune tune` writes.
+const MODEL_OF_TUNE: &str = "model";
+/// The page of the audit that `embertune tune` lets make.
+pub(super) const AUDIT: &str = "audit.html";
+
+/// All that is known about a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What to call it: the name of its folder.
+    pub name: String,
+    /// The folder that was named: of a training run, or of `embertune tune`.
+    pub folder: PathBuf,
+    /// The folder of the model: the same, or `model` in it.
+    pub model: PathBuf,
+    /// Whether the page of an audit lies beside the report.
+    pub has_audit: bool,
+    /// `run.json`.
+    pub facts: Facts,
+    /// `log.jsonl`.
+    pub log: Log,
+    /// `verdict.json`, where the model was compared.
+    pub verdict: Option<VerdictRecord>,
+}
+
+/// `run.json`, as far as it is shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// Version of Embertune.
+    pub embertune: String,
+    /// All settings by their names.
+    pub settings: Map<String, Value>,
+    /// In front of queries, of passages.
+    pub prompts: [String; 2],
+    /// The data file.
+    pub data: FileFacts,
+    /// The file of held-out rows.
+    pub eval_data: Option<FileFacts>,
+    /// What was expected.
+    pub forecast: ForecastFacts,
+    /// How long the run was.
+    pub counts: CountFacts,
+    /// Where the time went.
+    pub seconds: SecondFacts,
+    /// Largest memory of the process, where the system says it.
+    pub peak_memory_bytes: Option<u64>,
+    /// Threads that computed.
+    pub threads: usize,
+    /// The step whose model it is.
+    pub step_of_model: usize,
+    /// After which steps the run was interrupted.
+    pub resumed_after: Vec<usize>,
+}
+
+/// A file that the run read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct FileFacts {
+    /// As given.
+    pub path: PathBuf,
+    /// Length of the file.
+    pub size_bytes: u64,
+    /// Hash of its bytes.
+    pub xxh3_128: String,
+}
+
+/// What was expected of a run.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ForecastFacts {
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// Tokens of the first epoch.
+    pub tokens_per_epoch: usize,
+    /// Share of the distinct texts that are cut.
+    pub truncated_share: f64,
+    /// The most memory.
+    pub memory_bytes: u64,
+    /// Seconds of all steps.
+    pub train_seconds: f64,
+}
+
+/// How long a run was.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CountFacts {
+    /// Rows of the data.
+    pub rows: usize,
+    /// Distinct texts.
+    pub texts: usize,
+    /// Trainable values.
+    pub parameters: usize,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+    /// Queries that had no negative in their batch.
+    pub queries_without_negative: usize,
+}
+
+/// Where the time went.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SecondFacts {
+    /// Loading the model.
+    pub load: f64,
+    /// Reading and tokenizing.
+    pub data: f64,
+    /// All steps.
+    pub train: f64,
+    /// Writing checkpoints.
+    pub checkpoints: f64,
+    /// Evaluating.
+    pub evaluation: f64,
+}
+
+/// `log.jsonl`.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// Lines about steps.
+    pub steps: Vec<StepLine>,
+    /// Lines about evaluations; step 0 is the base model.
+    pub evaluations: Vec<EvaluationLine>,
+}
+
+/// A line of the log about steps.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StepLine {
+    /// The last of them, from 1.
+    pub step: usize,
+    /// Mean loss.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of queries whose positive was closest.
+    pub in_batch_accuracy: f64,
+    /// Mean similarity of query and positive.
+    pub positive_similarity: f64,
+    /// Mean similarity of query and closest negative.
+    pub hardest_negative_similarity: f64,
+}
+
+/// A line of the log about an evaluation.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EvaluationLine {
+    /// Steps done.
+    pub step: usize,
+    /// Loss on the held-out rows.
+    #[serde(rename = "eval_loss")]
+    pub loss: Option<f64>,
+    /// MRR@10.
+    #[serde(rename = "eval_mrr@10")]
+    pub mrr10: f64,
+    /// nDCG@10.
+    #[serde(rename = "eval_ndcg@10")]
+    pub ndcg10: f64,
+    /// Hit@1.
+    #[serde(rename = "eval_hit@1")]
+    pub hit1: f64,
+}
+
+impl Run {
+    /// Reads the folder of a training run, or one that `embertune tune` wrote.
+    ///
+    /// # Errors
+    /// No `run.json` in it, or a file that is not of its form.
+    pub fn read(folder: &Path) -> Result<Run> {
+        let record = |folder: &Path| folder.join("run.json");
+        let model = if record(folder).is_file() { folder.to_path_buf() } else { folder.join(MODEL_OF_TUNE) };
+        if !record(&model).is_file() {
+            return Err(Error::Data {
+                path: folder.into(),
+                problem: "this is not the folder of a run: there is no `run.json` in it".into(),
+                hint: Some("name a folder that `embertune train` or `embertune tune` has written".into()),
+            });
+        }
+        let verdict = [folder, &model].map(|folder| folder.join(VERDICT)).into_iter().find(|path| path.is_file());
+        let name = folder.canonicalize().unwrap_or_else(|_| folder.into());
+        Ok(Run {
+            name: name.file_name().map_or_else(|| folder.display().to_string(), |name| name.to_string_lossy().into()),
+            folder: folder.into(),
+            facts: read_json(&record(&model))?,
+            log: Log::read(&model.join("log.jsonl"))?,
+            verdict: verdict.map(|path| VerdictRecord::read(&path)).transpose()?,
+            has_audit: folder.join(AUDIT).is_file(),
+            model,
+        })
+    }
+
+    /// Leaves out all texts of the data: names, ranks and numbers stay.
+    pub fn leave_out_texts(&mut self) {
+        if let Some(record) = &mut self.verdict {
+            record.comparison.leave_out_texts();
+        }
+    }
+
+    /// A setting as a word, where it is one.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        match self.facts.settings.get(name)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        }
+    }
+}
+
+impl Log {
+    fn read(path: &Path) -> Result<Log> {
+        let mut log = Log::default();
+        // A run that was told not to log has no lines, maybe no file.
+        let text =
+            if path.is_file() { fs::read_to_string(path).map_err(Error::io(path, "read"))? } else { String::new() };
+        for (line, text) in (1..).zip(text.lines()) {
+            let bad = |error: serde_json::Error| Error::Row {
+                path: path.into(),
+                line,
+                problem: format!("no line of a log: {error}"),
+                hint: Some("the log is as `embertune train` writes it".into()),
+            };
+            let value: Value = serde_json::from_str(text).map_err(bad)?;
+            if value.get("loss").is_some() {
+                log.steps.push(serde_json::from_value(value).map_err(bad)?);
+            } else if value.get("eval_mrr@10").is_some() {
+                log.evaluations.push(serde_json::from_value(value).map_err(bad)?);
+            }
+        }
+        Ok(log)
+    }
+}
+
+/// Reads a file that holds one JSON object.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    serde_json::from_str(&text).map_err(|error| Error::Data {
+        path: path.into(),
+        problem: format!("not of the form that `embertune train` writes: {error}"),
+        hint: None,
+    })
+}
