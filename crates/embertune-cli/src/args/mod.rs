@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod boolean;
 pub mod compare;
+pub mod convert;
 pub mod embed;
 pub mod evaluate;
 pub mod loss;
@@ -19,6 +20,7 @@ pub mod test_sets;
 pub mod train;
 
 pub use compare::CompareArgs;
+pub use convert::ConvertArgs;
 pub use embed::EmbedArgs;
 pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
@@ -61,6 +63,9 @@ pub enum Command {
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(EmbedArgs),
+    /// Turn rows of any form into rows of another: JSON lines, JSON lists, CSV, TSV, BEIR folders, Parquet
+    #[command(after_help = convert::EXAMPLES)]
+    Convert(ConvertArgs),
     /// Split rows into train, dev and test, so that nothing that is trained on gives away what is tested
     #[command(after_help = split::EXAMPLES)]
     Split(SplitArgs),

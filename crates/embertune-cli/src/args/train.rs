@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use embertune::data::Columns;
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
 use embertune::train::{Measure, MemoryBudget, Resume, SamplingStrategy, Strategy, TrainSettings};
@@ -39,9 +40,14 @@ Examples:
     mut_arg("normalized", |flag| flag.help("Scale vectors to length 1; False makes the temperature 1 [default: True]"))
 )]
 pub struct TrainArgs {
-    /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them
-    #[arg(long, value_name = "FILE")]
+    /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them; or a JSON list,
+    /// CSV, TSV, Parquet, a folder of such files, or a BEIR folder
+    #[arg(long, value_name = "FILE|FOLDER")]
     pub train_data: PathBuf,
+
+    /// Names of the columns, where they are others than query, pos, neg and those of sentence-transformers
+    #[arg(long, value_name = "PART=COLUMN,...")]
+    pub columns: Option<Columns>,
 
     /// Rows to evaluate on while it trains: JSON lines {"query": str, "pos": [str]}
     #[arg(long, value_name = "FILE", conflicts_with = "eval_split")]
@@ -269,6 +275,7 @@ impl TrainArgs {
         Ok(TrainSettings {
             model_name_or_path: self.model.model_name_or_path.clone(),
             train_data: self.train_data.clone(),
+            columns: self.columns.clone().unwrap_or_default(),
             output_dir: self.output_dir.clone(),
             overwrite_output_dir: self.overwrite_output_dir,
             query_instruction_for_retrieval: self.model.changes.query_instruction_for_retrieval.clone(),

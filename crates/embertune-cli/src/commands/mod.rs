@@ -1,6 +1,7 @@
 //! What each command does: read files, call the library, show the result.
 
 mod compare;
+mod convert;
 mod embed;
 mod evaluate;
 mod gen_docs;
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
+        Command::Convert(args) => convert::run(&args, &progress),
         Command::Split(args) => split::run(&args, &progress),
         Command::GenDocs => gen_docs::run(),
     }?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Columns;
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
@@ -25,6 +26,8 @@ pub struct TrainSettings {
     pub model_name_or_path: String,
     /// JSON lines `{"query", "pos", "neg"}`. Required.
     pub train_data: PathBuf,
+    /// Columns of all data files that have other names than ours.
+    pub columns: Columns,
     /// The folder of the trained model. Required; must not exist, or see `overwrite_output_dir`.
     pub output_dir: PathBuf,
     /// Replace a model folder at `output_dir`, when the new one is complete. Default false.
@@ -146,6 +149,7 @@ impl Default for TrainSettings {
         TrainSettings {
             model_name_or_path: String::new(),
             train_data: PathBuf::new(),
+            columns: Columns::default(),
             output_dir: PathBuf::new(),
             overwrite_output_dir: false,
             query_instruction_for_retrieval: None,
