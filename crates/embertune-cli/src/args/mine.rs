@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use embertune::data::Columns;
 use embertune::mine::output::Shape;
 use embertune::mine::select::Strategy;
 use embertune::mine::{Limits, MineSettings, Preset, Ranking, Rule, Window, parse_range};
@@ -30,9 +31,13 @@ Examples:
 #[derive(Args, Debug)]
 #[command(rename_all = "snake_case", next_help_heading = "Data")]
 pub struct MineArgs {
-    /// Rows to find negatives for: JSON lines {"query": str, "pos": [str]}
-    #[arg(long, value_name = "FILE")]
+    /// Rows to find negatives for: JSON lines {"query": str, "pos": [str]}, or any other form that `train` reads
+    #[arg(long, value_name = "FILE|FOLDER")]
     pub input_file: PathBuf,
+
+    /// Names of the columns, where they are others than query, pos, neg and those of sentence-transformers
+    #[arg(long, value_name = "PART=COLUMN,...")]
+    pub columns: Option<Columns>,
 
     /// Where to write the rows with their negatives, in `neg`; an existing file is replaced
     #[arg(long, value_name = "FILE")]

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod boolean;
 pub mod compare;
 pub mod config;
+pub mod convert;
 pub mod embed;
 pub mod embedding;
 pub mod evaluate;
@@ -28,6 +29,7 @@ pub mod tune;
 pub use adaptation::AdaptationArgs;
 pub use audit::AuditArgs;
 pub use compare::CompareArgs;
+pub use convert::ConvertArgs;
 pub use embed::EmbedArgs;
 pub use embedding::EmbeddingArgs;
 pub use evaluate::EvaluateArgs;
@@ -83,6 +85,9 @@ pub enum Command {
     /// Turn texts into vectors
     #[command(after_help = embed::EXAMPLES)]
     Embed(Box<EmbedArgs>),
+    /// Turn rows of any form into rows of another: JSON lines, JSON lists, CSV, TSV, BEIR folders, Parquet
+    #[command(after_help = convert::EXAMPLES)]
+    Convert(Box<ConvertArgs>),
     /// Split rows into train, dev and test, so that nothing that is trained on gives away what is tested
     #[command(after_help = split::EXAMPLES)]
     Split(Box<SplitArgs>),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use embertune::data::Columns;
 
 /// The test set, and the probes.
 #[derive(Args, Debug)]
@@ -15,6 +16,10 @@ pub struct TestSetArgs {
     /// Held-out queries with the passages that answer them: JSON lines {"query": str, "pos": [str]}
     #[arg(long, value_name = "FILE", requires = "index_file_jsonl_path", conflicts_with = "test_set")]
     pub query_file_jsonl_path: Option<PathBuf>,
+
+    /// Names of the columns, where they are others than query, pos, neg and those of sentence-transformers
+    #[arg(long, value_name = "PART=COLUMN,...")]
+    pub columns: Option<Columns>,
 
     /// In place of these two, a BEIR folder: corpus.jsonl, queries.jsonl, and qrels/test.tsv or qrels.tsv with grades
     #[arg(long, value_name = "FOLDER")]

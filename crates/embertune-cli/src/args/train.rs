@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use embertune::data::Columns;
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
 use embertune::train::{
@@ -41,15 +42,20 @@ Examples:
     mut_arg("normalized", |flag| flag.help("Scale vectors to length 1; False makes the temperature 1 [default: True]"))
 )]
 pub struct TrainArgs {
-    /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them
+    /// Rows to learn from: JSON lines {"query": str, "pos": [str], "neg": [str]}, and what the loss reads beside them; or a JSON list,
+    /// CSV, TSV, Parquet, a folder of such files, or a BEIR folder
     ///
     /// Several files are data sets of their own: a batch is of one of them, so that its negatives are of one kind.
-    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE|FOLDER", required = true, num_args = 1..)]
     pub train_data: Vec<PathBuf>,
 
     /// How often an epoch takes the rows of each data set: 1 is once, 0.5 half of them, 2 twice [default: 1 each]
     #[arg(long, value_name = "X", value_delimiter = ',', num_args = 1..)]
     pub dataset_weights: Vec<f64>,
+
+    /// Names of the columns, where they are others than query, pos, neg and those of sentence-transformers
+    #[arg(long, value_name = "PART=COLUMN,...")]
+    pub columns: Option<Columns>,
 
     /// Rows to evaluate on while it trains: JSON lines {"query": str, "pos": [str]}
     #[arg(long, value_name = "FILE", conflicts_with = "eval_split")]
@@ -313,6 +319,7 @@ impl TrainArgs {
             train_data: self.train_data[0].clone(),
             more_train_data: self.train_data[1..].to_vec(),
             dataset_weights: self.dataset_weights.clone(),
+            columns: self.columns.clone().unwrap_or_default(),
             output_dir: self.output_dir.clone(),
             overwrite_output_dir: self.overwrite_output_dir,
             query_instruction_for_retrieval: self.model.changes.query_instruction_for_retrieval.clone(),

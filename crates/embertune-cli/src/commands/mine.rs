@@ -1,7 +1,7 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
 use embertune::data::atomic::check_writable;
-use embertune::data::{read_pool, read_rows};
+use embertune::data::{read_pool_by, read_rows_by};
 use embertune::embed::cache::VectorCache;
 use embertune::embed::files::read_vectors;
 use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorSource, mine, output};
@@ -37,8 +37,9 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
         }
         None => Review::default(),
     };
-    let rows = read_rows(&args.input_file, progress)?;
-    let pool = args.candidate_pool.as_ref().map(|path| read_pool(path, progress)).transpose()?;
+    let columns = args.columns.clone().unwrap_or_default();
+    let rows = read_rows_by(&args.input_file, &columns, progress)?;
+    let pool = args.candidate_pool.as_ref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
     let model = model(args, &settings, progress)?;
     let cache = args.embedding.cache();
     let mined = mine(vectors(args, model.as_ref(), cache.as_ref())?, rows, pool, &review, &settings, progress)?;

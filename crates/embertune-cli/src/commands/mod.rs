@@ -2,6 +2,7 @@
 
 mod audit;
 mod compare;
+mod convert;
 mod embed;
 mod evaluate;
 mod gen_docs;
@@ -37,6 +38,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Compare(args) => return compare::run(&args, &progress),
         Command::Report(args) => report::run(&args, &progress),
         Command::Embed(args) => embed::run(&args, &progress),
+        Command::Convert(args) => convert::run(&args, &progress),
         Command::Split(args) => split::run(&args, &progress),
         Command::Tune(args) => return tune::run(&args, &progress),
         Command::GenDocs { arguments } => gen_docs::run(arguments),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use embertune::data::{read_pool, read_rows};
+use embertune::data::{Columns, read_pool_by, read_rows_by};
 use embertune::embed::cache::Embedding;
 use embertune::eval::{SetResults, TestSet, retrieve};
 use embertune::progress::Progress;
@@ -16,8 +16,9 @@ pub const SAVED_DEPTH: usize = 100;
 
 /// Reads the test set and the probes. `None` stands for the test set where no flag names one.
 pub fn read(args: &TestSetArgs, progress: &dyn Progress) -> Result<Option<Vec<TestSet>>> {
+    let columns = args.columns.clone().unwrap_or_default();
     let test = match (&args.index_file_jsonl_path, &args.query_file_jsonl_path, &args.test_set) {
-        (Some(pool), Some(rows), _) => of_files(rows, pool, progress)?,
+        (Some(pool), Some(rows), _) => of_files(rows, pool, &columns, progress)?,
         (_, _, Some(folder)) => TestSet::read_beir(folder, &args.split)?,
         _ if args.probe.is_empty() => return Ok(None),
         _ => {
@@ -30,7 +31,7 @@ pub fn read(args: &TestSetArgs, progress: &dyn Progress) -> Result<Option<Vec<Te
     let mut sets = vec![test];
     for probe in &args.probe {
         sets.push(match probe.split_once(',') {
-            Some((pool, rows)) => of_files(Path::new(rows), Path::new(pool), progress)?,
+            Some((pool, rows)) => of_files(Path::new(rows), Path::new(pool), &columns, progress)?,
             None => TestSet::read_beir(Path::new(probe), "test")?,
         });
     }
@@ -46,14 +47,19 @@ pub fn read(args: &TestSetArgs, progress: &dyn Progress) -> Result<Option<Vec<Te
 }
 
 /// A set is called after its file of rows, or the folder of the file where the file is called as all are.
-fn of_files(rows: &Path, pool: &Path, progress: &dyn Progress) -> Result<TestSet> {
+fn of_files(rows: &Path, pool: &Path, columns: &Columns, progress: &dyn Progress) -> Result<TestSet> {
     let stem = rows.file_stem().unwrap_or_default().to_string_lossy();
     let folder = rows.parent().and_then(Path::file_name).map(|name| name.to_string_lossy());
     let name = match folder {
         Some(folder) if stem == "test" => format!("{folder}/{stem}"),
         _ => stem.into_owned(),
     };
-    Ok(TestSet::of_row_file(&name, read_rows(rows, progress)?, read_pool(pool, progress)?, progress))
+    Ok(TestSet::of_row_file(
+        &name,
+        read_rows_by(rows, columns, progress)?,
+        read_pool_by(pool, columns, progress)?,
+        progress,
+    ))
 }
 
 /// What it takes to have results.

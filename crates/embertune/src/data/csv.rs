@@ -192,7 +192,6 @@ impl CsvReader {
 }
 
 /// A cell as it has to be written.
-#[cfg(test)]
 pub fn escaped(cell: &str, delimiter: u8) -> String {
     let is_special = |byte: u8| byte == delimiter || matches!(byte, b'"' | b'\n' | b'\r');
     match cell.bytes().any(is_special) {

@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod beir;
 pub mod columns;
+pub mod convert;
 mod csv;
 pub mod example;
 pub mod files;

@@ -116,7 +116,7 @@ impl SplitSummary {
         }
         if self.n_too_large > 0 {
             remarks.push(format!(
-                "{} groups are larger than the share of dev or test, so that these could not take them; the largest has {} queries",
+                "groups that are larger than dev or test shall be, and in train for this reason: {}; the largest has {} queries",
                 self.n_too_large, self.largest_group
             ));
         }

@@ -34,7 +34,8 @@ fn value_of(settings: &TrainSettings) -> Value {
 fn add_entries(text: &mut String, group: Option<&str>, entries: &Value) {
     for (name, value) in entries.as_object().into_iter().flatten() {
         let name = group.filter(|_| name == "name").unwrap_or(name);
-        let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        let is_empty =
+            value.is_null() || value.as_array().is_some_and(Vec::is_empty) || (name == "columns" && value == "");
         if is_empty || OF_ONE_START.contains(&name) {
             continue;
         }

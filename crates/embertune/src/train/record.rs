@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::data::files::files_of;
 use crate::error::{Error, Result};
 use crate::loss::BatchStats;
 use crate::train::forecast::Forecast;
@@ -189,14 +190,14 @@ pub struct RunRecord {
     pub resumed_after: Vec<usize>,
 }
 
-/// A file that a run read.
+/// A file or folder that a run read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileRecord {
     /// As given.
     pub path: PathBuf,
-    /// Length of the file.
+    /// Length of its files.
     pub size_bytes: u64,
-    /// Hash of its bytes, hexadecimal.
+    /// Hash of their bytes, hexadecimal.
     pub xxh3_128: String,
 }
 
@@ -272,22 +273,24 @@ impl Counts {
 }
 
 impl FileRecord {
-    /// Reads a file to the end.
+    /// Reads a file to the end; of a folder, those that are its training data, one after the other.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where one cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
-        let mut file = BufReader::new(File::open(path).map_err(Error::io(path, "read"))?);
         let mut hash = Xxh3Default::new();
         let mut size_bytes = 0;
         let mut block = vec![0; 1 << 16];
-        loop {
-            let n = file.read(&mut block).map_err(Error::io(path, "read"))?;
-            if n == 0 {
-                break;
+        for path in files_of(path)? {
+            let mut file = BufReader::new(File::open(&path).map_err(Error::io(&path, "read"))?);
+            loop {
+                let n = file.read(&mut block).map_err(Error::io(&path, "read"))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&block[..n]);
+                size_bytes += n as u64;
             }
-            hash.update(&block[..n]);
-            size_bytes += n as u64;
         }
         Ok(FileRecord { path: path.into(), size_bytes, xxh3_128: format!("{:032x}", hash.digest128()) })
     }

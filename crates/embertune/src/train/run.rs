@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
 
-use crate::data::{Example, read_examples, read_pool, read_scored_examples};
+use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::progress::Silent;
@@ -283,8 +283,8 @@ fn say_shares(set: &TrainingSet, settings: &TrainSettings, observer: &dyn Observ
 
 fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<Vec<Example>> {
     match settings.loss.name.reads() {
-        Reads::Texts => read_examples(path, observer),
-        _ => read_scored_examples(path, observer),
+        Reads::Texts => read_examples_by(path, &settings.columns, observer),
+        _ => read_scored_examples_by(path, &settings.columns, observer),
     }
 }
 
@@ -302,18 +302,19 @@ struct HeldOutRows {
 
 impl Rows {
     fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
+        let columns = &settings.columns;
         let train = read_rows(&settings.train_data, settings, observer)?;
         if !settings.evaluates() {
             // Without an evaluation nothing is held out.
             return Ok(Rows { train, held_out: None });
         }
         let pool = |rows: &[Example]| match &settings.candidate_pool {
-            Some(path) => read_pool(path, observer),
+            Some(path) => read_pool_by(path, columns, observer),
             None => Ok(passages_of(rows)),
         };
         let (train, rows, path, candidates) = match (&settings.eval_data, settings.eval_split) {
             (Some(path), _) => {
-                let rows = read_examples(path, observer)?;
+                let rows = read_examples_by(path, columns, observer)?;
                 let candidates = pool(&rows)?;
                 (train, rows, path, candidates)
             }

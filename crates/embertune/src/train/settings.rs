@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Columns;
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
@@ -32,6 +33,8 @@ pub struct TrainSettings {
     pub more_train_data: Vec<PathBuf>,
     /// How often an epoch takes the rows of each data set, `train_data` first: 1 is once, 0.5 is half of them. Default 1 each.
     pub dataset_weights: Vec<f64>,
+    /// Columns of all data files that have other names than ours.
+    pub columns: Columns,
     /// The folder of the trained model. Required; must not exist, or see `overwrite_output_dir`.
     pub output_dir: PathBuf,
     /// Replace a model folder at `output_dir`, when the new one is complete. Default false.
@@ -171,6 +174,7 @@ impl Default for TrainSettings {
             train_data: PathBuf::new(),
             more_train_data: Vec::new(),
             dataset_weights: Vec::new(),
+            columns: Columns::default(),
             output_dir: PathBuf::new(),
             overwrite_output_dir: false,
             query_instruction_for_retrieval: None,

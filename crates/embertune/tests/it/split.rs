@@ -87,7 +87,12 @@ fn a_group_larger_than_a_share_is_in_train_and_said() {
     let Split { sides, summary } = split(&rows, &settings);
     assert!(sides[60..].iter().all(|side| *side == Side::Train));
     assert_eq!((summary.n_queries, summary.n_too_large, summary.largest_group), ([80, 10, 10], 1, 40));
-    assert!(summary.remarks(&settings).iter().any(|remark| remark.contains("1 groups are larger")));
+    assert!(
+        summary
+            .remarks(&settings)
+            .iter()
+            .any(|remark| remark.contains("for this reason: 1; the largest has 40 queries"))
+    );
     // As a label the positive ties nothing.
     let Split { sides, summary } = split(&rows, &SplitSettings::default());
     assert!(sides[60..].contains(&Side::Test));

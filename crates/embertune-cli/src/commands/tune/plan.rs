@@ -243,9 +243,12 @@ impl Plan {
             let line = line.named("--index_file_jsonl_path", &pool).named("--query_file_jsonl_path", &test);
             args.probe.iter().fold(line, |line, probe| line.flag("--probe", probe))
         };
+        // The baseline and the mining search the same pool with the same model.
+        let vectors = at("vectors");
         let base = at("base.json");
-        let baseline =
-            on_test(Line::new("evaluate").flag("--model_name_or_path", &args.model)).named("--output", &base);
+        let baseline = on_test(Line::new("evaluate").flag("--model_name_or_path", &args.model))
+            .named("--output", &base)
+            .named("--vector_cache", &vectors);
         let mut reads = vec![pool.clone(), test.clone()];
         reads.extend(facts.model_files.iter().cloned());
         builder.add("baseline", "how good the model is as it is", baseline, reads, vec![base.clone()], Texts::MayShow);
@@ -257,6 +260,7 @@ impl Plan {
                 .named("--candidate_pool", &pool)
                 .named("--output_file", &mined)
                 .flag("--preset", "nv-retriever")
+                .named("--vector_cache", &vectors)
                 .flag("--seed", &seed);
             let mut reads = vec![train.clone(), pool.clone()];
             reads.extend(facts.model_files.iter().cloned());
@@ -288,6 +292,7 @@ impl Plan {
             .flag("--eval_strategy", "epoch")
             .flag("--metric_for_best_model", "mrr@10")
             .flag("--load_best_model_at_end", "True")
+            .flag("--merge_alpha", "auto")
             .flag("--logging_steps", "10")
             .flag("--save_steps", "200")
             .flag("--save_total_limit", "1")
@@ -303,7 +308,7 @@ impl Plan {
         }
         builder.add(
             "train",
-            "the best epoch by the dev queries is kept",
+            "the best epoch by the dev queries is kept, and as much of the base model as costs nothing there",
             learn,
             reads,
             vec![model.clone()],
