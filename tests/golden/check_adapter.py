@@ -18,7 +18,7 @@ TEXTS = ["hello", "How do I fine-tune an embedding model?", "a tool that finds d
 TOLERANCE = 5e-6
 
 base, output = sys.argv[1:3]
-warnings.simplefilter("error")  # PEFT warns of keys that are missing or left over
+warnings.filterwarnings("error", message="Found missing adapter keys")
 
 
 def load(folder):
@@ -29,9 +29,7 @@ def vectors(model):
     return torch.tensor(model.encode(TEXTS, normalize_embeddings=True))
 
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    merged, tuned, plain = load(output), load(base), load(base)
+merged, tuned, plain = load(output), load(base), load(base)
 adapted = PeftModel.from_pretrained(tuned[0].auto_model, f"{output}/adapter")
 n_adapted = sum("lora_B" in name for name, _ in adapted.named_parameters())
 tuned[0].auto_model = adapted

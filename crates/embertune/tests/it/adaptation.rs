@@ -5,6 +5,7 @@ use std::fs;
 
 use embertune::model::{Depth, DropoutRates, EmbeddingModel, Overrides};
 use embertune::optim::OptimizerName;
+use embertune::train::step::{MicroBatch, Pass, forward_backward};
 use embertune::train::{AdaptationSettings, Resume, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
@@ -13,7 +14,7 @@ use embertune_kernels::testing::seeded;
 use serde_json::Value;
 
 use crate::golden::golden;
-use crate::models::{batch, load, tokenize};
+use crate::models::{batch, difference, load, tokenize};
 use crate::said::Said;
 use crate::training::{Job, examples, settings};
 
@@ -212,6 +213,57 @@ fn gradients_of_adapters_predict_what_a_step_changes() {
         let measured = (at(1.0) - at(-2.0)) / (2.0 * step);
         assert!((measured / slope - 1.0).abs() < 2e-3, "{name}: measured {measured}, predicted {slope}");
     }
+}
+
+/// Away from the base by more than the rounding of bf16.
+const MOVED: f32 = 0.05;
+/// Of a vector's element between f32 and bf16 on a tiny model of length 1: about 1/256 of it.
+const BF16: f32 = 5e-3;
+
+#[test]
+fn adapters_multiply_bf16_as_well_and_what_is_saved_is_the_same_model() {
+    let adaptation = AdaptationSettings { lora_r: Some(3), ..default() };
+    let run = |cpu: Cpu| {
+        let mut model = adapted(cpu, "tiny-bert", &adaptation)?;
+        let ops = model.shared_ops();
+        let base = model.encode(&batch(&tokenize(&model, &["boundary layer"], None)));
+        for (i, param) in model.parameters_mut().list.iter_mut().enumerate().filter(|(_, param)| param.is_trained()) {
+            let values = seeded(param.n_values(), i as u64).iter().map(|value| 0.3 * value).collect::<Vec<_>>();
+            param.value = ops.upload(&values);
+            param.repack(&ops);
+        }
+        let parent = tempfile::tempdir().unwrap();
+        model.save(&parent.path().join("merged")).unwrap();
+        Some((base, model.encode(&batch(&tokenize(&model, &["boundary layer"], None)))))
+    };
+    let (Some((base, exact)), Some((_, rounded))) = (run(Cpu::new()), run(Cpu::bf16_emulated())) else { return };
+    assert!(difference(&base, &exact) > MOVED, "{}", difference(&base, &exact));
+    assert!(difference(&exact, &rounded) < BF16, "{}", difference(&exact, &rounded));
+}
+
+#[test]
+fn what_is_computed_twice_has_the_same_dropout_of_adapters() {
+    let adaptation = AdaptationSettings { lora_r: Some(2), lora_dropout: 0.2, ..default() };
+    let settings = TrainSettings { adaptation: adaptation.clone(), ..settings() };
+    let Some(model) = adapted(Cpu::new(), "tiny-bert", &adaptation) else { return };
+    let set = TrainingSet::new(&model, &examples(6, 2), "train.jsonl".as_ref(), &settings, &Said::default()).unwrap();
+    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4, 5], 3, 42, 0);
+    let objective = settings.objective();
+    let gradients = |kept_tokens, dropout| {
+        let mut gradients = model.parameters().zero_gradients(model.ops());
+        forward_backward(
+            &model,
+            &micro,
+            Pass { objective: &objective, dropout, weight: 1.0, kept_tokens },
+            &mut gradients,
+        );
+        gradients.list.iter().map(|gradient| model.ops().download(gradient)).collect::<Vec<_>>()
+    };
+    let rates = settings.dropout_rates(model.dropout());
+    assert_eq!(rates.adapter, 0.2);
+    let kept = gradients(usize::MAX, rates);
+    assert!(kept == gradients(0, rates));
+    assert!(kept != gradients(0, DropoutRates { adapter: 0.0, ..rates }));
 }
 
 #[test]
