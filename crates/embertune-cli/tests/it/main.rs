@@ -2,6 +2,7 @@
 
 mod command;
 mod comparing;
+mod data_commands;
 mod errors;
 mod interrupted;
 mod memory;
