@@ -3,6 +3,7 @@
 mod auditing;
 mod command;
 mod comparing;
+mod data_commands;
 mod errors;
 mod interrupted;
 mod memory;

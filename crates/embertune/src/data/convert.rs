@@ -105,17 +105,16 @@ pub fn convert(
         Target::File(form) => {
             let mut failed = None;
             let written = write_file(output, |out| {
-                let is_packed = output.to_string_lossy().to_lowercase().ends_with(".gz");
-                let mut packed = is_packed.then(|| GzEncoder::new(&mut *out, Compression::default()));
-                let done = match &mut packed {
-                    Some(packed) => write_rows(input, columns, (output, packed), (form, shape), &mut counts, progress),
-                    None => Ok(()),
+                let mut write = |out: &mut dyn Write| {
+                    write_rows(input, columns, (output, out), (form, shape), &mut counts, progress)
                 };
-                drop(packed.map(GzEncoder::finish).transpose()?);
-                let done = if is_packed {
+                let done = if output.to_string_lossy().to_lowercase().ends_with(".gz") {
+                    let mut packed = GzEncoder::new(out, Compression::default());
+                    let done = write(&mut packed);
+                    packed.finish()?;
                     done
                 } else {
-                    write_rows(input, columns, (output, out), (form, shape), &mut counts, progress)
+                    write(out)
                 };
                 // Gives the file up; the caller gets the error itself.
                 done.map_err(|error| {

@@ -157,8 +157,10 @@ pub fn for_each_object(
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Cell {
     Text,
-    /// A text, or a JSON list of texts. May be empty, as a negative that is not there.
+    /// A text, or a JSON list of texts.
     Texts,
+    /// The same, or empty where a negative is not there.
+    Negatives,
     /// A number, or a JSON list of numbers. May be empty.
     Numbers,
 }
@@ -166,7 +168,8 @@ enum Cell {
 impl Cell {
     fn of(column: &str, columns: &Columns) -> Cell {
         match columns.part(column) {
-            "neg" | "pos" | "context" => Cell::Texts,
+            "neg" => Cell::Negatives,
+            "pos" | "context" => Cell::Texts,
             "score" | "label" | "pos_scores" | "neg_scores" | "scores" => Cell::Numbers,
             _ => Cell::Text,
         }
@@ -174,15 +177,15 @@ impl Cell {
 
     fn value(self, text: String) -> Value {
         match self {
-            Cell::Texts | Cell::Numbers if text.is_empty() => Value::Null,
-            Cell::Texts if text.starts_with('[') => {
+            Cell::Negatives | Cell::Numbers if text.is_empty() => Value::Null,
+            Cell::Texts | Cell::Negatives if text.starts_with('[') => {
                 serde_json::from_str::<Vec<String>>(&text).map_or_else(|_| Value::String(text), Value::from)
             }
             Cell::Numbers => match serde_json::from_str(text.trim()) {
                 Ok(value @ (Value::Number(_) | Value::Array(_))) => value,
                 _ => Value::String(text),
             },
-            Cell::Text | Cell::Texts => Value::String(text),
+            Cell::Text | Cell::Texts | Cell::Negatives => Value::String(text),
         }
     }
 }

@@ -9,6 +9,7 @@ mod embedding;
 mod encode;
 mod evaluation;
 mod folders;
+mod formats;
 mod golden;
 mod gradient_cache;
 mod gradients;

@@ -1,0 +1,54 @@
+//! `split` and `convert`, and that other commands read what they write.
+
+use crate::command::Desk;
+
+#[test]
+fn a_table_is_mined_like_the_lines_that_it_was_made_of() {
+    let desk = Desk::new();
+    desk.run("convert rows.jsonl rows.csv").ok();
+    assert!(desk.read("rows.csv").starts_with("query,pos\neditor reads,a program that reads every editor\n"));
+    let mined = |input: &str| {
+        let arguments =
+            format!("mine --ranking bm25 --input_file {input} --output_file mined.jsonl --negative_number 2");
+        (desk.run(&arguments).ok().stderr, desk.read("mined.jsonl"))
+    };
+    let (said, from_csv) = mined("rows.csv");
+    assert!(said.contains("note: rows.csv: CSV, columns query, pos; 50 rows"), "{said}");
+    assert_eq!(from_csv, mined("rows.jsonl").1);
+    desk.write("renamed.tsv", desk.read("rows.csv").replacen("query,pos", "question,answer", 1).replace(',', "\t"));
+    assert_eq!(from_csv, mined("renamed.tsv --columns query=question,pos=answer").1);
+}
+
+#[test]
+fn a_split_is_shown_and_never_overwritten() {
+    let desk = Desk::new();
+    let done = desk.run("split rows.jsonl --out sides --dev 0.2 --test 0.1").ok();
+    let lines: Vec<_> = done.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let expected = [
+        "rows queries file",
+        "train 35 35 sides/train.jsonl",
+        "dev 10 10 sides/dev.jsonl",
+        "test 5 5 sides/test.jsonl",
+    ];
+    assert_eq!(lines, expected, "{}", done.stderr);
+    assert_eq!(desk.read("sides/test.jsonl").lines().count(), 5);
+    let again = desk.run("split rows.jsonl --out sides");
+    assert_eq!(again.code, 2);
+    assert!(again.stderr.contains("error: sides: the folder is not empty"), "{}", again.stderr);
+}
+
+#[test]
+fn an_output_that_says_no_form_is_refused() {
+    let desk = Desk::new();
+    for (arguments, problem) in [
+        ("convert rows.jsonl out", "`out` does not say what it shall be"),
+        ("convert rows.jsonl out.jsonl.zst", "zstd is read, not written"),
+        ("convert rows.jsonl out --to beir --shape pairs", "a BEIR folder has one shape"),
+        ("convert rows.jsonl out.csv --columns question=query", "`question` is not one of query, pos,"),
+    ] {
+        let before = desk.names();
+        let done = desk.run(arguments);
+        assert!(done.code == 2 && done.stderr.contains(problem), "{arguments}: {}", done.stderr);
+        assert_eq!(desk.names(), before, "{arguments}");
+    }
+}

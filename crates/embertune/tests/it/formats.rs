@@ -1,0 +1,236 @@
+//! Data files of every form give the same rows, and what is broken in them is said with its place.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use embertune::data::convert::{RowShape, Target, convert};
+use embertune::data::source::Form;
+use embertune::data::{
+    Columns, Example, Scores, read_examples, read_examples_by, read_pool_by, read_rows, read_scored_examples,
+};
+use embertune::progress::Silent;
+
+use crate::said::Said;
+
+/// Tiny files, made by `make.py` in this folder with pandas and pyarrow.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data").join(name)
+}
+
+/// What a row says, without its place.
+fn texts(rows: Vec<Example>) -> Vec<(String, Vec<String>, Vec<String>, Scores)> {
+    rows.into_iter().map(|row| (row.query, row.positives, row.negatives, row.scores)).collect()
+}
+
+fn packed(text: &str) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    gzip.finish().unwrap()
+}
+
+#[test]
+fn triplets_of_every_form_are_the_same_rows_and_the_form_is_said() {
+    let expected = texts(read_examples(&fixture("triplets.jsonl"), &Silent).unwrap());
+    assert_eq!(expected.len(), 4);
+    assert_eq!(expected[1].1, ["\"pdftk\", a tool\nthat splits; and joins"]);
+    for (name, form) in [
+        ("triplets.json", "JSON list"),
+        ("triplets.csv", "CSV"),
+        ("triplets.semicolon.csv", "CSV"),
+        ("triplets.index.tsv", "TSV"),
+        ("triplets.csv.gz", "CSV in gzip"),
+        ("triplets.csv.zst", "CSV in zstd"),
+        ("triplets", "2 files (train-00000-of-00002.jsonl, train-00001-of-00002.jsonl), JSON lines"),
+    ] {
+        let said = Said::default();
+        assert_eq!(texts(read_examples(&fixture(name), &said).unwrap()), expected, "{name}");
+        let [line] = &said.lines()[..] else { panic!("{name}: {:?}", said.lines()) };
+        assert!(line.contains(&format!("{name}: {form}")) && line.ends_with("; 4 rows"), "{line}");
+    }
+}
+
+#[test]
+fn tuples_scores_and_labels_are_read_from_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        read_scored_examples(&path, &Silent).map(|rows| rows.into_iter().next().unwrap())
+    };
+    let tuple = read("query,positive,negative_1,negative_2,negative_3\nq,p,a,,b\n").unwrap();
+    assert_eq!((tuple.line, tuple.negatives), (2, vec!["a".to_string(), "b".to_string()]));
+    assert_eq!(read("sentence1,sentence2,score\na,b,4.5\n").unwrap().scores, Scores::Pair(4.5));
+    assert_eq!(read("query,passage,label\na,b,0\n").unwrap().scores, Scores::Pair(0.0));
+    let lists = read("query,pos,neg,pos_scores,neg_scores\nq,\"[\"\"a\"\",\"\"b\"\"]\",c,\"[1,2]\",[3]\n").unwrap();
+    assert_eq!((lists.positives.len(), lists.negatives), (2, vec!["c".to_string()]));
+    assert_eq!(lists.scores, Scores::Teacher { positives: vec![1.0, 2.0], negatives: vec![3.0] });
+    let error = read("sentence1,sentence2,score\na,b,high\n").unwrap_err();
+    assert!(error.to_string().contains("a.csv:2: field `score` has a string, expected a number"), "{error}");
+}
+
+#[test]
+fn columns_are_named_by_the_user_and_a_missing_one_says_how() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("faq.csv");
+    fs::write(&path, "id,question,answer\n1,q,a\n2,r,\n").unwrap();
+    let error = read_examples(&path, &Silent).unwrap_err();
+    assert!(
+        error.to_string().ends_with("faq.csv:2: field `query` is missing; found `id`, `question`, `answer`"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("--columns query=..."));
+    let columns: Columns = "query=question,pos=answer".parse().unwrap();
+    let error = read_examples_by(&path, &columns, &Silent).unwrap_err();
+    assert!(error.to_string().ends_with("faq.csv:3: field `answer` is an empty string"), "{error}");
+    let columns: Columns = "text=answer,title=question".parse().unwrap();
+    fs::write(&path, "id,question,answer\n1,q,a\n").unwrap();
+    assert_eq!(read_pool_by(&path, &columns, &Silent).unwrap(), ["q a"]);
+}
+
+#[test]
+fn a_beir_folder_or_its_judgments_are_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(
+        path("corpus.jsonl"),
+        "{\"_id\": \"a\", \"title\": \"T\", \"text\": \"x\"}\n{\"_id\": \"b\", \"text\": \"y\"}\n",
+    )
+    .unwrap();
+    fs::write(path("queries.jsonl"), "{\"_id\": \"1\", \"text\": \"q\"}\n{\"_id\": \"2\", \"text\": \"r\"}\n").unwrap();
+    fs::create_dir(path("qrels")).unwrap();
+    fs::write(path("qrels/train.tsv"), "query-id\tcorpus-id\tscore\n2\tb\t1\n2\ta\t0\n2\tc\t1\n1\ta\t0\n").unwrap();
+    fs::write(path("qrels/test.tsv"), "1\ta\t2\n").unwrap();
+    let said = Said::default();
+    let rows = read_rows(folder.path(), &said).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0].example.query[..], &rows[0].example.positives[..]), ("r", &["y".to_string()][..]));
+    assert_eq!(rows[0].example.negatives, ["T x"]);
+    assert!(
+        said.lines()[0].contains("train.tsv, 2 passages, 1 judged ones not among them or empty; 1 rows"),
+        "{:?}",
+        said.lines()
+    );
+    assert_eq!(read_rows(&path("qrels/test.tsv"), &Silent).unwrap()[0].example.query, "q");
+}
+
+#[test]
+fn what_is_no_data_is_refused_with_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let error = read_examples(&path, &Silent).unwrap_err();
+        assert!(error.hint().is_some(), "{error}");
+        error.to_string().replace(&format!("{}/", folder.path().display()), "")
+    };
+    let whole = packed(&"{\"query\": \"q\", \"pos\": [\"p\"]}\n".repeat(100));
+    assert!(
+        error("cut.jsonl.gz", &whole[..whole.len() - 9])
+            .contains("cut.jsonl.gz: cannot read: the gzip data is damaged or cut off")
+    );
+    let zstd = fs::read(fixture("triplets.csv.zst")).unwrap();
+    assert!(
+        error("cut.zst", &zstd[..zstd.len() / 2]).contains("cut.zst: cannot read: the zstd data is damaged or cut off")
+    );
+    assert_eq!(error("a.jsonl", b"{\"query\"\0"), "a.jsonl: this is no text: byte 9 is zero");
+    assert_eq!(error("a.csv", b"\xff\xfeq\0"), "a.csv: the text is UTF-16, expected UTF-8");
+    assert_eq!(error("a.jsonl", b"PK\x03\x04"), "a.jsonl: this is a zip archive");
+    assert_eq!(error("a.arrow", b"ARROW1"), "a.arrow: this is an Arrow file, which is not read");
+    assert_eq!(error("a.txt", b"how are you?\n"), "a.txt:1: not valid JSON: expected value at column 1");
+    assert_eq!(error("a.csv", b""), "a.csv: the file has no rows");
+    assert_eq!(error("a.csv", b"query,pos\n"), "a.csv: the file has no rows");
+    assert!(error("a.csv", b"query,pos\nq,caf\xe9\n").starts_with("a.csv:2: not valid UTF-8"));
+    // The name does not matter where the content speaks for itself.
+    let path = folder.path().join("really.jsonl");
+    fs::write(&path, "anchor,positive\nq,p\n").unwrap();
+    assert_eq!(read_examples(&path, &Silent).unwrap()[0].positives, ["p"]);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_files_are_the_same_rows() {
+    let expected = texts(read_examples(&fixture("triplets.jsonl"), &Silent).unwrap());
+    assert_eq!(texts(read_examples(&fixture("triplets.parquet"), &Silent).unwrap()), expected);
+    let rows = read_examples(&fixture("lists.parquet"), &Silent).unwrap();
+    assert_eq!(rows[0].negatives, ["a", "b"]);
+}
+
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn a_build_without_parquet_says_how_to_have_it() {
+    let error = read_examples(&fixture("triplets.parquet"), &Silent).unwrap_err();
+    assert!(error.to_string().contains("built without the feature `parquet`"), "{error}");
+    assert!(error.hint().unwrap().contains("--features parquet"));
+}
+
+const ROWS: &str = concat!(
+    r#"{"id":7,"query":"q","pos":["[1]","two\nlines"],"neg":["a, \"b\""],"pos_scores":[1.5,2.0],"neg_scores":[0.1]}"#,
+    "\n",
+    r#"{"id":null,"query":"caf\u00e9","pos":["[\"p\"]"],"neg":["c","d"],"pos_scores":[1.0],"neg_scores":[0.25,-3.0]}"#,
+    "\n",
+);
+
+#[test]
+fn rows_survive_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("rows.jsonl"), ROWS).unwrap();
+    let columns = Columns::default();
+    let to = |from: &str, to: &str| {
+        let target = Target::of(&path(to)).unwrap();
+        convert(&path(from), &columns, &path(to), target, RowShape::Rows, &Silent).unwrap()
+    };
+    let rows = |name: &str| texts(read_scored_examples(&path(name), &Silent).unwrap());
+    let mut from = "rows.jsonl";
+    for name in ["rows.csv", "rows.json", "rows.tsv.gz", "rows.ndjson", "rows.json.gz", "back.jsonl"] {
+        assert_eq!(to(from, name).n_written, 2);
+        assert_eq!(rows(name), rows("rows.jsonl"), "{name}");
+        from = name;
+    }
+    let back = fs::read_to_string(path("back.jsonl")).unwrap();
+    assert_eq!(
+        back.replace("\"id\":\"7\"", "\"id\":7").replace("\"id\":\"\"", "\"id\":null"),
+        ROWS.replace("\\u00e9", "\u{e9}")
+    );
+}
+
+#[test]
+fn shapes_and_beir_folders_hold_what_rows_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("train.jsonl"), ROWS).unwrap();
+    let columns = Columns::default();
+    let shaped = |shape: RowShape, name: &str| {
+        let converted =
+            convert(&path("train.jsonl"), &columns, &path(name), Target::of(&path(name)).unwrap(), shape, &Silent);
+        converted.unwrap();
+        read_scored_examples(&path(name), &Silent).unwrap().len()
+    };
+    assert_eq!(shaped(RowShape::Pairs, "p.csv"), 3);
+    assert_eq!(shaped(RowShape::Triplets, "t.jsonl"), 4);
+    assert_eq!(shaped(RowShape::LabeledPairs, "l.tsv"), 6);
+    assert!(fs::read_to_string(path("p.csv")).unwrap().starts_with("anchor,positive\nq,"));
+
+    let converted =
+        convert(&path("train.jsonl"), &columns, &path("beir"), Target::Beir, RowShape::Rows, &Silent).unwrap();
+    assert_eq!((converted.n_read, converted.n_written), (2, 6));
+    assert!(path("beir/qrels/train.tsv").is_file());
+    let plain = |rows: Vec<Example>| texts(rows).into_iter().map(|(q, p, n, _)| (q, p, n)).collect::<Vec<_>>();
+    let read = |name: &str| plain(read_examples(&path(name), &Silent).unwrap());
+    assert_eq!(read("beir"), read("train.jsonl"));
+
+    fs::write(path("scored.jsonl"), r#"{"query": "q", "pos": "p", "label": 0}"#).unwrap();
+    let file = Target::File(Form::JsonLines);
+    for (target, shape) in [(file, RowShape::Pairs), (Target::Beir, RowShape::Rows)] {
+        let error = convert(&path("scored.jsonl"), &columns, &path("none"), target, shape, &Silent).unwrap_err();
+        assert!(error.to_string().contains("scored.jsonl:1: field `label` scores the pair"), "{error}");
+        assert!(!path("none").exists());
+    }
+    fs::write(path("bare.jsonl"), r#"{"query": "q", "pos": ["p"]}"#).unwrap();
+    let error = convert(&path("bare.jsonl"), &columns, &path("none"), file, RowShape::Triplets, &Silent).unwrap_err();
+    assert!(error.to_string().contains("no row has a negative"), "{error}");
+    for name in ["x.zst", "x.txt", "x"] {
+        assert!(Target::of(Path::new(name)).unwrap_err().hint().is_some());
+    }
+}
