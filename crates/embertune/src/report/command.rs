@@ -22,6 +22,8 @@ fn collect(name: &str, value: &Value, default: &Value, changed: &mut Vec<(String
         return;
     }
     match value {
+        // A flag of its own, whose value is JSON.
+        Value::Object(_) if name == "lr_scheduler_kwargs" => changed.push((name.into(), value.to_string())),
         Value::Object(inner) => {
             for (inner_name, value) in inner {
                 // What is called `name` within is what the whole is called on the command line.
@@ -32,6 +34,11 @@ fn collect(name: &str, value: &Value, default: &Value, changed: &mut Vec<(String
         Value::Null => {}
         Value::Bool(flag) => changed.push((name.into(), if *flag { "True".into() } else { "False".into() })),
         Value::String(text) => changed.push((name.into(), text.clone())),
+        // Two settings, one flag, which may be repeated.
+        Value::Array(files) if name == "more_train_data" => {
+            let files = files.iter().filter_map(Value::as_str);
+            changed.extend(files.map(|file| ("train_data".into(), file.into())));
+        }
         Value::Array(items) => {
             changed.push((name.into(), items.iter().map(Value::to_string).collect::<Vec<_>>().join(",")));
         }
@@ -65,7 +72,10 @@ mod tests {
     fn a_command_has_what_differs_from_the_defaults_and_a_shell_can_read_it() {
         let mut settings = TrainSettings {
             model_name_or_path: "a model".into(),
+            train_data: "a.jsonl".into(),
+            more_train_data: vec!["b.jsonl".into()],
             learning_rate: 2e-5,
+            lr_scheduler_kwargs: "{\"num_cycles\": 2}".parse().unwrap(),
             load_best_model_at_end: true,
             overwrite_output_dir: true,
             query_instruction_for_retrieval: Some("it's: ".into()),
@@ -80,10 +90,13 @@ mod tests {
             [
                 "embertune train",
                 "--model_name_or_path 'a model'",
+                "--train_data a.jsonl",
+                "--train_data b.jsonl",
                 r"--query_instruction_for_retrieval 'it'\''s: '",
                 "--loss cosent",
                 "--matryoshka_dims 256,64",
-                "--learning_rate 2e-5",
+                "--learning_rate 0.00002",
+                r#"--lr_scheduler_kwargs '{"num_cycles":2.0}'"#,
                 "--load_best_model_at_end True",
             ]
         );

@@ -326,6 +326,7 @@ mod tests {
             *value = match (name.as_str(), &value) {
                 ("precision", _) => "bf16".into(),
                 ("optim", _) => "adafactor".into(),
+                ("columns", _) => "query=question".into(),
                 ("adaptation", _) => {
                     let adaptation = AdaptationSettings { freeze_layers: 1, ..AdaptationSettings::default() };
                     serde_json::to_value(adaptation).unwrap()

@@ -87,7 +87,7 @@ fn dropout_depends_on_the_key_of_a_text_and_not_on_its_batch() {
 #[test]
 fn tokens_that_a_cls_pooled_model_leaves_out_of_its_last_layer_change_nothing() {
     let Some(json) = golden::json("encode.json") else { return };
-    let dropout = DropoutRates { hidden: 0.1, attention: 0.1 };
+    let dropout = DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 };
     for name in MODELS {
         let Some(folder) = golden::golden(name) else { return };
         let overrides = Overrides { pooling: Some(Pooling::Cls), ..Overrides::default() };
