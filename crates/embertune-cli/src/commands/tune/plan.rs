@@ -308,7 +308,7 @@ impl Plan {
         }
         builder.add(
             "train",
-            "the best epoch by the dev queries is kept, and as much of the base model as costs nothing there",
+            "the best epoch by the dev queries is kept, and as much of the base model as they show no loss by",
             learn,
             reads,
             vec![model.clone()],
