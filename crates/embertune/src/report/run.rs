@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::verdict::{VERDICT, VerdictRecord};
 use crate::error::{Error, Result};
+use crate::train::measure::Scores;
 
 /// The model's folder within the folder that `embertune tune` writes.
 const MODEL_OF_TUNE: &str = "model";
@@ -159,18 +160,9 @@ pub struct StepLine {
 pub struct EvaluationLine {
     /// Steps done.
     pub step: usize,
-    /// Loss on the held-out rows.
-    #[serde(rename = "eval_loss")]
-    pub loss: Option<f64>,
-    /// MRR@10.
-    #[serde(rename = "eval_mrr@10")]
-    pub mrr10: f64,
-    /// nDCG@10.
-    #[serde(rename = "eval_ndcg@10")]
-    pub ndcg10: f64,
-    /// Hit@1.
-    #[serde(rename = "eval_hit@1")]
-    pub hit1: f64,
+    /// What came out.
+    #[serde(flatten)]
+    pub scores: Scores,
 }
 
 impl Run {

@@ -89,7 +89,7 @@ fn curves(runs: &[Run]) -> Option<Section> {
             }).collect()))
             (chart::lines("nDCG@10 on held-out rows", "step", some.iter().map(|run| Line {
                 name: run.name.clone(),
-                points: run.log.evaluations.iter().map(|line| (line.step as f64, line.ndcg10)).collect(),
+                points: run.log.evaluations.iter().map(|line| (line.step as f64, line.scores.ndcg10)).collect(),
             }).collect()))
         }
     };

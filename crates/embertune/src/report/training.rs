@@ -16,11 +16,11 @@ pub fn section(run: &Run) -> Option<Section> {
         let points = run.log.evaluations.iter().filter_map(|line| Some((line.step as f64, value(line)?)));
         Line { name: name.into(), points: points.collect() }
     };
-    let loss = vec![of_steps("training", |line| line.loss), of_evaluations("held-out rows", |line| line.loss)];
+    let loss = vec![of_steps("training", |line| line.loss), of_evaluations("held-out rows", |line| line.scores.loss)];
     let metrics = vec![
-        of_evaluations("MRR@10", |line| Some(line.mrr10)),
-        of_evaluations("nDCG@10", |line| Some(line.ndcg10)),
-        of_evaluations("Hit@1", |line| Some(line.hit1)),
+        of_evaluations("MRR@10", |line| Some(line.scores.mrr10)),
+        of_evaluations("nDCG@10", |line| Some(line.scores.ndcg10)),
+        of_evaluations("Hit@1", |line| Some(line.scores.hit1)),
     ];
     let similarity = vec![
         of_steps("right passage", |line| line.positive_similarity),
@@ -54,7 +54,7 @@ pub fn in_a_sentence(run: &Run) -> String {
     match (evaluations.first(), evaluations.iter().rfind(|line| line.step == step)) {
         (Some(base), Some(tuned)) if base.step == 0 && tuned.step > 0 => format!(
             "while it trained, nDCG@10 on the held-out rows went from {:.4} to {:.4}; whether that is more than chance, `embertune compare` says",
-            base.ndcg10, tuned.ndcg10
+            base.scores.ndcg10, tuned.scores.ndcg10
         ),
         _ => "whether the model is better than its base, `embertune compare` says".into(),
     }
