@@ -4,6 +4,7 @@ mod adaptation;
 mod audit;
 mod broken_folders;
 mod comparison;
+mod cross_encoder;
 mod data;
 mod embedding;
 mod encode;
