@@ -27,6 +27,7 @@ mod models;
 mod optimizers;
 mod pickled;
 mod resume;
+mod rounds;
 mod said;
 mod saved_folders;
 mod schedules;
