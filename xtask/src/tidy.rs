@@ -26,7 +26,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("mine", &["data", "text", "model", "embed", "search", "random"]),
     ("eval", &["data", "text", "model", "embed", "search", "random"]),
     ("audit", &["data", "text", "model", "embed", "search", "mine", "eval", "random"]),
-    ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "eval"]),
+    ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "mine", "eval"]),
     ("report", &["data", "eval", "train"]),
     ("lib", &[]),
 ];

@@ -274,6 +274,7 @@ mod tests {
                 json!("tensorboard"),
                 json!("adafactor"),
                 json!("auto"),
+                json!("original"),
                 json!("query=q"),
                 json!("other"),
                 json!(["other"]),

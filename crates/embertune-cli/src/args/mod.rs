@@ -20,6 +20,8 @@ pub mod model;
 pub mod optimizer;
 pub mod refused;
 pub mod report;
+pub mod rounds;
+pub mod score;
 pub mod spelling;
 pub mod split;
 pub mod test_sets;
@@ -38,6 +40,8 @@ pub use mine::MineArgs;
 pub use model::{MachineArgs, ModelArgs, ModelChangeArgs};
 pub use optimizer::OptimizerArgs;
 pub use report::ReportArgs;
+pub use rounds::RoundArgs;
+pub use score::ScoreArgs;
 pub use split::SplitArgs;
 pub use test_sets::TestSetArgs;
 pub use train::TrainArgs;
@@ -70,6 +74,9 @@ pub enum Command {
     /// Find hard negatives: passages that the model ranks high for a query although they do not answer it
     #[command(visible_alias = "mine_hard_neg", after_help = mine::EXAMPLES)]
     Mine(Box<MineArgs>),
+    /// Let a cross-encoder score the passages of rows: a teacher for distillation, and a judge of hard negatives
+    #[command(after_help = score::EXAMPLES)]
+    Score(Box<ScoreArgs>),
     /// Fine-tune a model on queries with positives and negatives
     #[command(visible_alias = "finetune", after_help = train::EXAMPLES)]
     Train(Box<TrainArgs>),

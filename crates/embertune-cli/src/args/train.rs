@@ -13,7 +13,7 @@ use embertune::train::{
 };
 use embertune::{Error, Result};
 
-use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, boolean};
+use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, RoundArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -65,8 +65,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SHARE")]
     pub eval_split: Option<f64>,
 
-    /// Passages that the evaluation searches: JSON lines {"context": [str]} or {"text": str} [default: the positives and
-    /// negatives of --eval_data, or of --train_data with --eval_split]
+    /// Passages that the evaluation and --remine_every search: JSON lines {"context": [str]} or {"text": str} [default: the positives
+    /// and negatives of --eval_data, or of --train_data with --eval_split]
     #[arg(long, value_name = "FILE")]
     pub candidate_pool: Option<PathBuf>,
 
@@ -117,6 +117,9 @@ pub struct TrainArgs {
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           value_name = "True|False", action = ArgAction::Set, help_heading = "Loss")]
     pub negatives_cross_device: bool,
+
+    #[command(flatten)]
+    pub rounds: RoundArgs,
 
     /// Passes over the data; may be a fraction
     #[arg(long, value_name = "N", default_value_t = default().num_train_epochs, help_heading = "Training")]
@@ -358,6 +361,9 @@ impl TrainArgs {
             batch_sampler: self.batch_sampler,
             dataloader_drop_last: self.dataloader_drop_last,
             seed: self.seed,
+            remine_every: self.rounds.remine_every,
+            remine_preset: self.rounds.remine_preset,
+            remine_negatives: self.rounds.remine_negatives,
             eval_data: self.eval_data.clone(),
             eval_split: self.eval_split,
             candidate_pool: self.candidate_pool.clone(),

@@ -8,6 +8,7 @@ mod evaluate;
 mod gen_docs;
 mod mine;
 mod report;
+mod score;
 mod split;
 mod test_sets;
 mod train;
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Audit(args) => return audit::run(&args, &progress),
         Command::Mine(args) => mine::run(&args, &progress),
+        Command::Score(args) => score::run(&args, &progress),
         Command::Train(args) => train::run(&args, &progress),
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),

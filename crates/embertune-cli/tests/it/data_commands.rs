@@ -52,3 +52,33 @@ fn an_output_that_says_no_form_is_refused() {
         assert_eq!(desk.names(), before, "{arguments}");
     }
 }
+
+#[test]
+fn rows_that_a_cross_encoder_scored_are_what_distillation_reads() {
+    let desk = Desk::new();
+    let teacher = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tiny-reranker");
+    desk.run("mine --ranking bm25 --input_file rows.jsonl --output_file mined.jsonl --preset sentence-transformers")
+        .ok();
+    let score = format!("score --model_name_or_path {teacher} --input_file mined.jsonl --output_file scored.jsonl");
+    let said = desk.run(&score).ok().stderr;
+    assert!(
+        said.contains("scores go through a sigmoid") && said.contains("scored.jsonl: 50 rows with scores"),
+        "{said}"
+    );
+    let row: serde_json::Value = serde_json::from_str(desk.read("scored.jsonl").lines().next().unwrap()).unwrap();
+    let all_in_unit = |field: &str, n: usize| {
+        let scores = row[field].as_array().unwrap();
+        scores.len() == n && scores.iter().all(|score| (0.0..1.0).contains(&score.as_f64().unwrap()))
+    };
+    assert!(all_in_unit("pos_scores", 1) && all_in_unit("neg_scores", 3), "{row}");
+    desk.run(
+        "train --model_name_or_path model --train_data scored.jsonl --output_dir tuned --loss margin_mse --train_group_size 2 \
+         --max_steps 1",
+    )
+    .ok();
+
+    let said = desk.run(&format!("{score} --activation_fn identity --absolute_margin 0")).ok().stderr;
+    assert!(!said.contains("sigmoid") && said.contains("negatives score above"), "{said}");
+    let done = desk.run(&format!("{score} --min_score 1 --max_score 0"));
+    assert!(done.code == 2 && done.stderr.contains("no score is between them"), "{}", done.stderr);
+}

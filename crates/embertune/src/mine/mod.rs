@@ -23,6 +23,7 @@ pub mod ranked;
 pub mod review;
 pub mod select;
 pub mod settings;
+pub mod teacher;
 pub mod words;
 
 use known::Query;
@@ -32,6 +33,7 @@ pub use ranked::{MadeVectors, Ranked, VectorSource};
 pub use review::{Review, Suspect};
 use select::{Judge, Reason, fill_up, seed_of_row, sift};
 pub use settings::{Limits, MineSettings, Preset, Ranking, Rule, Window};
+pub use teacher::{Scored, TeacherSettings, score_rows};
 
 /// What came out of mining.
 #[derive(Clone, Debug)]
@@ -92,14 +94,28 @@ pub fn mine<O: Ops>(
     if pool.n_duplicates() > 0 {
         progress.note(&format!("{} candidates are equal to another one and count once", pool.n_duplicates()));
     }
-    let (queries, _) = known::queries(&rows);
-    let depth = settings.rule.depth(settings.n_negatives, max_positives(&queries));
-    let ranked = ranked::rank(source, &rows, &pool, depth, settings, progress)?;
-    let chosen = choose(&rows, &pool, &ranked, review, settings);
-    drop(ranked);
+    let chosen = search_and_choose(source, &rows, &pool, review, settings, progress)?;
     let mined = Mined { rows_with_new_positives, ..chosen.into_mined(rows, &pool, settings) };
     say_what_is_missing(&mined, settings, progress);
     Ok(mined)
+}
+
+/// The part of [`mine`] that looks for negatives, for rows and a pool that stay as they are.
+///
+/// # Errors
+/// Those of [`mine`].
+pub fn search_and_choose<O: Ops>(
+    source: VectorSource<'_, O>,
+    rows: &[Row],
+    pool: &Pool,
+    review: &Review,
+    settings: &MineSettings,
+    progress: &dyn Progress,
+) -> Result<Chosen> {
+    let (queries, _) = known::queries(rows);
+    let depth = settings.rule.depth(settings.n_negatives, max_positives(&queries));
+    let ranked = ranked::rank(source, rows, pool, depth, settings, progress)?;
+    Ok(choose(rows, pool, &ranked, review, settings))
 }
 
 fn max_positives(queries: &[Query<'_>]) -> usize {
@@ -181,6 +197,11 @@ pub fn choose(rows: &[Row], pool: &Pool, ranked: &Ranked<'_>, review: &Review, s
 }
 
 impl Chosen {
+    /// The negatives of a row, as rows of the pool.
+    pub fn negatives(&self, row: usize) -> &[Hit] {
+        &self.of_rows[row].negatives
+    }
+
     /// Puts the negatives into the rows.
     pub fn into_mined(self, mut rows: Vec<Row>, pool: &Pool, settings: &MineSettings) -> Mined {
         let Chosen { of_rows, positives, n_suspects, suspects } = self;

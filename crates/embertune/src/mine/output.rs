@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Number, Value, json};
 
-use super::{Mined, RowScores};
+use super::{Mined, RowScores, Scored};
 use crate::data::atomic::write_file;
 use crate::data::{Example, Row};
 use crate::error::Result;
@@ -86,17 +86,53 @@ fn write_rows(path: &Path, mined: &Mined, progress: &dyn Progress) -> Result<()>
         for (i, Row { example, fields }) in mined.rows.iter().enumerate() {
             let mut fields = fields.clone();
             fields.retain(|field, _| !outdated(i, field));
-            fields.insert("query".into(), Value::from(example.query.as_str()));
-            fields.insert("pos".into(), Value::from(example.positives.as_slice()));
-            fields.insert("neg".into(), Value::from(example.negatives.as_slice()));
-            if let Some(scores) = mined.scores.get(i) {
-                fields.insert("pos_scores".into(), score_values(&scores.positives));
-                fields.insert("neg_scores".into(), score_values(&scores.negatives));
-            }
-            write_line(out, &fields)?;
+            write_row(out, fields, example, mined.scores.get(i))?;
         }
         Ok(())
     })
+}
+
+/// Writes rows with the scores of a teacher as JSON lines, whole or not at all. All their other fields stay.
+///
+/// # Errors
+/// Where the file can't be written.
+pub fn write_scored(path: &Path, scored: &Scored) -> Result<()> {
+    write_file(path, |out| {
+        for (Row { example, fields }, scores) in scored.rows.iter().zip(&scored.scores) {
+            write_row(out, fields.clone(), example, Some(scores))?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes examples with other negatives, and no field besides, as JSON lines, whole or not at all.
+///
+/// # Errors
+/// Where the file can't be written.
+pub fn write_examples<'a>(path: &Path, rows: impl IntoIterator<Item = (&'a Example, &'a Vec<String>)>) -> Result<()> {
+    write_file(path, |out| {
+        for (Example { query, positives, .. }, negatives) in rows {
+            write_line(out, &object(json!({"query": query, "pos": positives, "neg": negatives})))?;
+        }
+        Ok(())
+    })
+}
+
+/// The line of a row: its `fields`, with these texts and scores in the place of those that they have.
+fn write_row(
+    out: &mut dyn Write,
+    mut fields: Map<String, Value>,
+    example: &Example,
+    scores: Option<&RowScores>,
+) -> io::Result<()> {
+    fields.insert("query".into(), Value::from(example.query.as_str()));
+    fields.insert("pos".into(), Value::from(example.positives.as_slice()));
+    fields.insert("neg".into(), Value::from(example.negatives.as_slice()));
+    if let Some(scores) = scores {
+        fields.insert("pos_scores".into(), score_values(&scores.positives));
+        fields.insert("neg_scores".into(), score_values(&scores.negatives));
+    }
+    write_line(out, &fields)
 }
 
 fn write_triplets(out: &mut dyn Write, example: &Example, scores: Option<&RowScores>) -> io::Result<()> {

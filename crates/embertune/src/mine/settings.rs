@@ -1,6 +1,10 @@
 //! What to mine: which candidates may become negatives, how many, how they are ranked. A preset is a rule that has a name.
 
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::mine::select::Strategy;
@@ -90,7 +94,8 @@ impl Limits {
 }
 
 /// Rules that have a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// `mine_hard_neg.py`, FlagEmbedding's `hn_mine.py`: 15 at random from ranks 10 to 210 of the search, filled up.
     Original,
@@ -117,6 +122,31 @@ impl Preset {
         };
         let scores = self != Preset::Original;
         MineSettings { rule, n_negatives, ranking: Ranking::Dense, scores, seed: 42, batch_size: 256 }
+    }
+}
+
+impl Preset {
+    const ALL: [(&str, Preset); 3] = [
+        ("original", Preset::Original),
+        ("nv-retriever", Preset::NvRetriever),
+        ("sentence-transformers", Preset::SentenceTransformers),
+    ];
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, preset)| *preset)
+            .ok_or_else(|| "expected original, nv-retriever or sentence-transformers".into())
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::ALL.iter().find(|(_, preset)| preset == self).map_or("", |(name, _)| name))
     }
 }
 
@@ -191,30 +221,39 @@ impl MineSettings {
                 );
             }
         }
-        let Limits { max_score, min_score, absolute_margin, relative_margin } = self.rule.limits;
-        let named = [
-            ("max_score", max_score),
-            ("min_score", min_score),
-            ("absolute_margin", absolute_margin),
-            ("relative_margin", relative_margin),
-        ];
-        for (flag, value) in named {
-            if let Some(value) = value
-                && !value.is_finite()
-            {
-                return refuse(format!("`--{flag} {value}` is no finite number"), "leave the flag out for no limit");
-            }
-        }
-        if let (Some(min), Some(max)) = (min_score, max_score)
-            && min > max
-        {
-            return refuse(
-                format!("`--min_score {min}` is above `--max_score {max}`: no score is between them"),
-                "put the lower one into `--min_score`",
-            );
-        }
-        Ok(())
+        check_limits(&self.rule.limits)
     }
+}
+
+/// Checks limits by themselves.
+///
+/// # Errors
+/// No number, or no score that keeps to all of them.
+pub(super) fn check_limits(limits: &Limits) -> Result<()> {
+    let refuse = |problem: String, hint: &str| Err(Error::Setting { problem, hint: Some(hint.into()) });
+    let Limits { max_score, min_score, absolute_margin, relative_margin } = *limits;
+    let named = [
+        ("max_score", max_score),
+        ("min_score", min_score),
+        ("absolute_margin", absolute_margin),
+        ("relative_margin", relative_margin),
+    ];
+    for (flag, value) in named {
+        if let Some(value) = value
+            && !value.is_finite()
+        {
+            return refuse(format!("`--{flag} {value}` is no finite number"), "leave the flag out for no limit");
+        }
+    }
+    if let (Some(min), Some(max)) = (min_score, max_score)
+        && min > max
+    {
+        return refuse(
+            format!("`--min_score {min}` is above `--max_score {max}`: no score is between them"),
+            "put the lower one into `--min_score`",
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -71,16 +71,25 @@ impl Naming {
 }
 
 impl Checkpoint {
-    /// Looks through the weights in `folder`.
+    /// Looks through the weights in `folder` for those of an encoder.
     ///
     /// # Errors
     /// See [`TensorFiles::open`]; also if two tensors have the same meaning.
     pub fn open(folder: &Path, architecture: Architecture) -> Result<Self> {
+        Self::open_with(folder, architecture, &[])
+    }
+
+    /// As [`open`](Self::open), for an encoder together with the heads whose tensors begin with one of `wanted`.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with(folder: &Path, architecture: Architecture, wanted: &[&str]) -> Result<Self> {
+        let begins = |stored: &str, names: &[&str]| names.iter().any(|name| stored.starts_with(name));
         let files = TensorFiles::open(folder)?;
         let mut stored_names = BTreeMap::new();
         let mut heads = Vec::new();
         for stored in files.names() {
-            if HEADS.iter().any(|head| stored.starts_with(head)) {
+            if begins(stored, &HEADS) && !begins(stored, wanted) {
                 heads.push(stored.to_owned());
                 continue;
             }

@@ -84,17 +84,7 @@ impl<O: Ops> EmbeddingModel<O> {
         let config = EncoderConfig::read(&transformer)?;
         let text = TextSettings::read(folder, &modules, &config, overrides)?;
         let tokenizer = Tokenizer::load(&transformer)?;
-        if tokenizer.largest_id() as usize >= config.vocab_size {
-            return Err(Error::Model {
-                path: transformer,
-                problem: format!(
-                    "the tokenizer has ids up to {}, but the model has only {} words",
-                    tokenizer.largest_id(),
-                    config.vocab_size
-                ),
-                hint: Some("the tokenizer's files are not those of this model".to_owned()),
-            });
-        }
+        check_vocabulary(&tokenizer, &config, &transformer)?;
 
         let checkpoint = Checkpoint::open(&transformer, config.architecture)?;
         let mut loader = Loader { ops: &*ops, checkpoint, parameters: Parameters::default() };
@@ -318,7 +308,23 @@ impl<O: Ops> EmbeddingModel<O> {
     }
 }
 
+/// Sees that the model in `folder` has a row for every id that its tokenizer can give.
+pub(super) fn check_vocabulary(tokenizer: &Tokenizer, config: &EncoderConfig, folder: &Path) -> Result<()> {
+    if (tokenizer.largest_id() as usize) < config.vocab_size {
+        return Ok(());
+    }
+    Err(Error::Model {
+        path: folder.to_owned(),
+        problem: format!(
+            "the tokenizer has ids up to {}, but the model has only {} words",
+            tokenizer.largest_id(),
+            config.vocab_size
+        ),
+        hint: Some("the tokenizer's files are not those of this model".to_owned()),
+    })
+}
+
 /// The offsets of as many texts of one token each.
-fn single_tokens(batch: &Batch) -> Vec<u32> {
+pub(super) fn single_tokens(batch: &Batch) -> Vec<u32> {
     (0..=batch.n_texts() as u32).collect()
 }

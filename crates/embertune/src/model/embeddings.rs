@@ -1,5 +1,7 @@
 //! Token ids to the first hidden state: the sum of word, position and token type rows, then LayerNorm and dropout.
 
+use std::borrow::Cow;
+
 use embertune_kernels::Ops;
 use embertune_kernels::ops::{Lookup, NormSaved};
 
@@ -18,7 +20,7 @@ pub const SITE: u32 = 0;
 pub struct Embeddings {
     words: ParamId,
     positions: ParamId,
-    /// BERT and RoBERTa only. Every token has type 0.
+    /// BERT and RoBERTa only. Every token has type 0, but for those of the second text of a pair.
     token_types: Option<ParamId>,
     norm: LayerNorm,
     padding_token: u32,
@@ -49,12 +51,12 @@ impl Embeddings {
     /// Returns `[n_tokens, hidden]`.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> (O::Buf, EmbeddingsSaved<O::Buf>) {
         let positions = self.position_ids(batch);
-        let first_type = vec![0; batch.n_tokens()];
+        let types = token_types(batch);
         let mut lookups = vec![
             Lookup { table: pass.params.value(self.words), rows: &batch.ids },
             Lookup { table: pass.params.value(self.positions), rows: &positions },
         ];
-        lookups.extend(self.token_types.map(|id| Lookup { table: pass.params.value(id), rows: &first_type }));
+        lookups.extend(self.token_types.map(|id| Lookup { table: pass.params.value(id), rows: &types }));
         let sum = pass.ops.embedding_forward(&lookups, self.width);
         let (y, norm) = self.norm.forward(pass, &sum);
         let y = match pass.hidden_dropout(SITE) {
@@ -78,7 +80,7 @@ impl Embeddings {
         let dropped =
             pass.hidden_dropout(SITE).map(|dropout| ops.dropout_backward(d_y, pass.texts, dropout, self.width));
         let d_sum = self.norm.backward(pass, dropped.as_ref().unwrap_or(d_y), &saved.norm, grads);
-        // sum = words[ids] + positions[position_ids] + token_types[0]
+        // sum = words[ids] + positions[position_ids] + token_types[types]
         let mut add = |table: ParamId, rows: &[u32], padding_row: Option<u32>| {
             if pass.params.is_trained(table) {
                 ops.embedding_backward(&d_sum, rows, padding_row, self.width, &mut grads.list[table.0]);
@@ -87,7 +89,7 @@ impl Embeddings {
         add(self.words, &batch.ids, Some(self.padding_token));
         add(self.positions, &self.position_ids(batch), self.padding_position);
         if let Some(token_types) = self.token_types {
-            add(token_types, &vec![0; batch.n_tokens()], None);
+            add(token_types, &self::token_types(batch), None);
         }
     }
 
@@ -112,4 +114,9 @@ impl Embeddings {
         }
         positions
     }
+}
+
+/// The token type of each token.
+fn token_types(batch: &Batch) -> Cow<'_, [u32]> {
+    if batch.types.is_empty() { vec![0; batch.n_tokens()].into() } else { batch.types.as_slice().into() }
 }

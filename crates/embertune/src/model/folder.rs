@@ -242,7 +242,20 @@ fn read_dense(folder: &Path, path: &str) -> Result<DenseConfig> {
     let file = JsonFile::read(&folder.join(path).join("config.json"))?;
     // Without the key sentence-transformers uses tanh.
     let name = file.text("activation_function")?.unwrap_or("torch.nn.modules.activation.Tanh");
-    let activation = match name.rsplit('.').next().unwrap_or(name) {
+    let activation = activation_of_class(&file, "activation_function", name)?;
+    Ok(DenseConfig {
+        folder: path.to_owned(),
+        in_features: file.required_size("in_features")?,
+        out_features: file.required_size("out_features")?,
+        bias: file.flag("bias")?.unwrap_or(true),
+        activation,
+        activation_name: name.to_owned(),
+    })
+}
+
+/// The activation of a class of torch.nn, `name`, which `file` has under `key`.
+pub(super) fn activation_of_class(file: &JsonFile, key: &str, name: &str) -> Result<Activation> {
+    Ok(match name.rsplit('.').next().unwrap_or(name) {
         "Identity" => Activation::Identity,
         "Tanh" => Activation::Tanh,
         "Sigmoid" => Activation::Sigmoid,
@@ -251,17 +264,8 @@ fn read_dense(folder: &Path, path: &str) -> Result<DenseConfig> {
         "GELU" => Activation::GeluErf,
         _ => {
             let supported = "Identity, Tanh, Sigmoid, ReLU, SiLU and GELU";
-            let problem = format!("`activation_function` is `{name}`; supported are {supported} of torch.nn");
-            return Err(file.error(problem, None));
+            return Err(file.error(format!("`{key}` is `{name}`; supported are {supported} of torch.nn"), None));
         }
-    };
-    Ok(DenseConfig {
-        folder: path.to_owned(),
-        in_features: file.required_size("in_features")?,
-        out_features: file.required_size("out_features")?,
-        bias: file.flag("bias")?.unwrap_or(true),
-        activation,
-        activation_name: name.to_owned(),
     })
 }
 
@@ -323,7 +327,7 @@ impl TextSettings {
 }
 
 /// The maximum length that the files of the encoder name. Newer versions of sentence-transformers save it with the tokenizer.
-fn own_length(transformer: &Path, sentence_bert: &JsonFile) -> Result<Option<usize>> {
+pub(super) fn own_length(transformer: &Path, sentence_bert: &JsonFile) -> Result<Option<usize>> {
     if let Some(length) = sentence_bert.size("max_seq_length")? {
         return Ok(Some(length));
     }

@@ -1,11 +1,12 @@
 //! The encoder: token ids to embeddings and back to gradients, over any device ([`embertune_kernels::Ops`]).
 //!
 //! Reading order: [`embedding_model`] is the whole; [`encoder`], [`layer`], [`attention`], [`feed_forward`], [`embeddings`] and
-//! [`head`] compute; [`lora`] adds to linear layers; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders; [`hub`] finds them by name.
+//! [`head`] compute; [`cross_encoder`] is the other kind of model, that reads a pair of texts at once; [`lora`] adds to linear layers; [`folder`], [`config`], [`checkpoint`] and [`save`] read and write model folders; [`hub`] finds them by name.
 
 pub mod attention;
 pub mod checkpoint;
 pub mod config;
+pub mod cross_encoder;
 pub mod embedding_model;
 pub mod embeddings;
 pub mod encoder;
@@ -26,6 +27,7 @@ pub mod save;
 pub mod tensor_files;
 
 pub use config::{DropoutRates, EncoderConfig};
+pub use cross_encoder::{CrossEncoder, ScoreActivation};
 pub use embedding_model::{EmbeddingModel, Saved};
 pub use folder::{Overrides, pooling_named};
 pub use hub::resolve;

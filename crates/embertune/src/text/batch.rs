@@ -15,11 +15,13 @@ pub struct Batch {
     pub skip: Vec<u32>,
     /// The key of each text's dropout masks, `[n_texts]`. Zero where nothing is dropped.
     pub keys: Vec<u64>,
+    /// The token type of each token, `[n_tokens]`: 1 in the second text of a pair. Empty where all are 0.
+    pub types: Vec<u32>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Batch { ids: Vec::new(), cu_seqlens: vec![0], skip: Vec::new(), keys: Vec::new() }
+        Batch { ids: Vec::new(), cu_seqlens: vec![0], skip: Vec::new(), keys: Vec::new(), types: Vec::new() }
     }
 }
 
@@ -30,6 +32,17 @@ impl Batch {
         self.cu_seqlens.push(self.ids.len() as u32);
         self.skip.push(skip);
         self.keys.push(key);
+        if !self.types.is_empty() {
+            self.types.resize(self.ids.len(), 0);
+        }
+    }
+
+    /// Adds a text of several token types, `[ids.len()]`, of which nothing is dropped.
+    pub fn push_typed(&mut self, ids: &[u32], types: &[u32]) {
+        assert_eq!(ids.len(), types.len(), "one token type for each token");
+        self.types.resize(self.ids.len(), 0);
+        self.types.extend_from_slice(types);
+        self.push(ids, 0, 0);
     }
 
     /// Some of the texts as a batch of their own.
@@ -41,6 +54,10 @@ impl Batch {
             cu_seqlens: offsets.iter().map(|offset| offset - first).collect(),
             skip: self.skip[texts.clone()].to_vec(),
             keys: self.keys[texts].to_vec(),
+            types: match self.types.as_slice() {
+                [] => Vec::new(),
+                types => types[first as usize..offsets[offsets.len() - 1] as usize].to_vec(),
+            },
         }
     }
 

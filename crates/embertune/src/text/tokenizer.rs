@@ -30,7 +30,7 @@ pub struct Tokens {
 
 /// What turns texts into token ids.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     /// Number of special tokens before a text.
     opening: usize,
     /// Number of special tokens after a text.
@@ -117,7 +117,7 @@ impl Tokenizer {
                     ids.drain(max_len - self.closing..ids.len() - self.closing);
                 }
                 if ids.is_empty() {
-                    return Err(self.failure(text, "it has no token, not even a special one"));
+                    return Err(Self::failure(text, "it has no token, not even a special one"));
                 }
                 let prompt_len = prompt_len.min(ids.len() - 1) as u32;
                 Ok(Tokens { ids, prompt_len, truncated })
@@ -127,11 +127,11 @@ impl Tokenizer {
 
     fn ids(&self, text: &str) -> Result<Vec<u32>> {
         // `encode_fast` leaves out the offsets, which nobody reads.
-        let encoding = self.inner.encode_fast(text, true).map_err(|e| self.failure(text, e))?;
+        let encoding = self.inner.encode_fast(text, true).map_err(|e| Self::failure(text, e))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    fn failure(&self, text: &str, reason: impl std::fmt::Display) -> Error {
+    pub(super) fn failure(text: &str, reason: impl std::fmt::Display) -> Error {
         let start: String = text.chars().take(60).collect();
         Error::Setting { problem: format!("cannot tokenize the text `{start}`: {reason}"), hint: None }
     }

@@ -44,6 +44,9 @@ pub struct Cadence {
 }
 
 impl Cadence {
+    /// At no time.
+    pub const NEVER: Cadence = Cadence { every: 0 };
+
     /// `steps` is the setting beside the strategy, 0 for never.
     pub fn new(strategy: Strategy, steps: usize, steps_per_epoch: usize) -> Self {
         let every = match strategy {

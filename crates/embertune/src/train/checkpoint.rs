@@ -346,12 +346,20 @@ mod tests {
                 ("batch_sampler", _) => "no_duplicates".into(),
                 ("eval_strategy" | "logging_strategy" | "save_strategy", _) => "epoch".into(),
                 ("metric_for_best_model", _) => "loss".into(),
+                ("remine_every", _) => "epoch".into(),
+                ("remine_preset", _) => "original".into(),
                 ("resume_from_checkpoint", _) => serde_json::to_value(crate::train::output::Resume::Last).unwrap(),
                 ("greater_is_better", _) => true.into(),
                 ("eval_split" | "dropout", _) => 0.25.into(),
-                ("max_steps" | "eval_steps" | "early_stopping_patience" | "save_total_limit" | "max_seq_length", _) => {
-                    7.into()
-                }
+                (
+                    "max_steps"
+                    | "eval_steps"
+                    | "remine_negatives"
+                    | "early_stopping_patience"
+                    | "save_total_limit"
+                    | "max_seq_length",
+                    _,
+                ) => 7.into(),
                 (_, Value::Bool(value)) => (!value).into(),
                 (_, Value::Number(n)) if n.is_f64() => (n.as_f64().unwrap() + 0.125).into(),
                 (_, Value::Number(n)) => (n.as_u64().unwrap() + 1).into(),

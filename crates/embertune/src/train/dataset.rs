@@ -172,6 +172,44 @@ impl TrainingSet {
         format!("{path}:{}", self.rows[row].line)
     }
 
+    /// Whether `text` is never a negative of row `row`: a known positive of its query, or its query, or near to one of these.
+    pub fn is_known(&self, row: usize, text: &str) -> bool {
+        self.known[&self.texts[self.rows[row].query as usize].id].contains(&TextId::near(text))
+    }
+
+    /// Whether row `row` has `text` among its negatives, or one near to it.
+    pub fn has_negative(&self, row: usize, text: &str) -> bool {
+        let id = TextId::near(text);
+        self.rows[row].negatives.iter().any(|&negative| self.texts[negative as usize].id == id)
+    }
+
+    /// Gives each row other negatives, but for those that it never has. Of the texts only the first `n_texts` stay, those that the set
+    /// was made of: negatives that were given before go.
+    ///
+    /// # Errors
+    /// A text that cannot be tokenized.
+    pub fn replace_negatives<O: Ops>(
+        &mut self,
+        model: &EmbeddingModel<O>,
+        negatives: &[Vec<String>],
+        n_texts: usize,
+        settings: &TrainSettings,
+    ) -> Result<()> {
+        assert_eq!(negatives.len(), self.rows.len(), "negatives for each row");
+        let mut new = Texts::default();
+        let mut numbers = Vec::with_capacity(negatives.len());
+        for (row, negatives) in negatives.iter().enumerate() {
+            let usable = negatives.iter().filter(|text| !self.is_known(row, text));
+            numbers.push(usable.map(|text| n_texts as u32 + new.number(text)).collect());
+        }
+        let tokens = model.tokenize(&new.list, Role::Passage, Some(settings.passage_max_len))?;
+        self.texts.truncate(n_texts);
+        let of_new = tokens.into_iter().zip(&new.list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) });
+        self.texts.extend(of_new);
+        self.rows.iter_mut().zip(numbers).for_each(|(row, numbers)| row.negatives = numbers);
+        Ok(())
+    }
+
     /// Whether `passage` is a known positive of `query`, or its text, or near to one of these.
     pub fn is_never_negative(&self, query: u32, passage: u32) -> bool {
         self.known[&self.texts[query as usize].id].contains(&self.texts[passage as usize].id)

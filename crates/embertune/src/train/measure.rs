@@ -203,7 +203,10 @@ pub fn check_settings(settings: &TrainSettings) -> Result<()> {
     let wants_evaluation = [
         ("eval_strategy", settings.eval_strategy.is_some_and(|strategy| strategy != super::cadence::Strategy::No)),
         ("eval_steps", settings.eval_steps.is_some() && settings.eval_strategy.is_none()),
-        ("candidate_pool", settings.candidate_pool.is_some() && settings.eval_strategy.is_none()),
+        (
+            "candidate_pool",
+            settings.candidate_pool.is_some() && settings.eval_strategy.is_none() && settings.remine_every.is_none(),
+        ),
         ("load_best_model_at_end", settings.load_best_model_at_end),
         ("metric_for_best_model", settings.metric_for_best_model.is_some()),
         ("early_stopping_patience", settings.early_stopping_patience.is_some()),

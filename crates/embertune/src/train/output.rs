@@ -1,7 +1,7 @@
 //! The folders of a run: what is written as it goes, how it becomes the output folder, and how an interrupted run is found again.
 //!
-//! While a run goes on everything is in `<output_dir>.partial`: `log.jsonl`, `run.toml`, the `checkpoint-<step>` folders and the best
-//! model, `best-<step>`. When the training is done the model, the log, the run record and the checkpoints are put together there, and the
+//! While a run goes on everything is in `<output_dir>.partial`: `log.jsonl`, `run.toml`, the `checkpoint-<step>` folders, the best
+//! model, `best-<step>`, and the rows of rounds of mining, `mined-<step>.jsonl`. When the training is done the model, the log, the run record and the checkpoints are put together there, and the
 //! whole is renamed to `output_dir`. So `output_dir` is always a complete model, or not there, or what it was before; and a process
 //! that is killed at any instant leaves the checkpoints whole, or the output folder.
 
@@ -37,6 +37,8 @@ const LAST: &str = "last";
 const REPLACED: &str = "replaced";
 const CHECKPOINT: &str = "checkpoint-";
 const BEST: &str = "best-";
+/// The rows with the negatives of a round of mining, `mined-<step>.jsonl`.
+const MINED: &str = "mined-";
 
 /// Where an interrupted run goes on from (`--resume_from_checkpoint`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +151,9 @@ impl RunFolder {
         let log = from.join(LOG);
         let text = fs::read(&log).map_err(Error::io(&log, "read"))?;
         let later = |name: &str| {
-            let number = [CHECKPOINT, BEST].iter().find_map(|kind| name.strip_prefix(kind)?.parse::<usize>().ok());
+            let stem = name.strip_suffix(".jsonl").unwrap_or(name);
+            let number =
+                [CHECKPOINT, BEST, MINED].iter().find_map(|kind| stem.strip_prefix(kind)?.parse::<usize>().ok());
             number.is_some_and(|number| number > step) || name.starts_with('.') || name == LAST
         };
         clear(&self.partial, later)?;
@@ -166,6 +170,11 @@ impl RunFolder {
     /// A full disk, say.
     pub fn save_config(&self, text: &str) -> Result<()> {
         write_file(&self.partial.join(CONFIG), |out| out.write_all(text.as_bytes()))
+    }
+
+    /// Where the rows with the negatives of the round after `step` are.
+    pub fn mined(&self, step: usize) -> PathBuf {
+        self.partial.join(format!("{MINED}{step}.jsonl"))
     }
 
     /// Also writes TensorBoard's events from now on: in `logging_dir`, in a folder by the name of the run, or in the run's own folder.
@@ -271,6 +280,9 @@ impl RunFolder {
         for (step, checkpoint) in checkpoints(&self.partial) {
             rename(&checkpoint, &whole.join(format!("{CHECKPOINT}{step}")))?;
         }
+        for (name, mined) in rounds(&self.partial) {
+            rename(&mined, &whole.join(name))?;
+        }
         sync_folder(&whole).map_err(Error::io(&whole, "write"))?;
         if self.output.exists() {
             rename(&self.output, &self.partial.join(REPLACED))?;
@@ -313,6 +325,9 @@ fn undo_finish(output: &Path, partial: &Path) -> Result<()> {
     let whole = partial.join(MODEL);
     for (step, checkpoint) in checkpoints(&whole) {
         rename(&checkpoint, &partial.join(format!("{CHECKPOINT}{step}")))?;
+    }
+    for (name, mined) in rounds(&whole) {
+        rename(&mined, &partial.join(name))?;
     }
     if whole.join(EVENTS).exists() {
         rename(&whole.join(EVENTS), &partial.join(EVENTS))?;
@@ -373,6 +388,13 @@ fn is_in(path: &Path, folder: &Path) -> bool {
 /// The checkpoints in a folder, by step.
 fn checkpoints(folder: &Path) -> Vec<(usize, PathBuf)> {
     numbered(folder, CHECKPOINT)
+}
+
+/// The files of rounds of mining in a folder, by name.
+fn rounds(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(io::Result::ok);
+    let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    named.filter(|(name, _)| name.starts_with(MINED) && name.ends_with(".jsonl")).collect()
 }
 
 /// The entries `<kind><number>` of a folder, by number.

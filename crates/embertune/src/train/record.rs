@@ -237,6 +237,9 @@ pub struct Seconds {
     pub checkpoints: f64,
     /// Evaluating.
     pub evaluation: f64,
+    /// Rounds of mining.
+    #[serde(default)]
+    pub mining: f64,
 }
 
 /// Losses of a run.

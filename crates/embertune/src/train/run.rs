@@ -23,6 +23,7 @@ use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::merge::{MergeAlpha, Merging, merge};
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
+use crate::train::rounds::{Rounds, round_before};
 use crate::train::sampler::rows_per_epoch;
 use crate::train::settings::TrainSettings;
 use crate::train::tensorboard::ReportTo;
@@ -40,19 +41,28 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     let resume = settings.resume_from_checkpoint.as_ref();
     let mut folder = RunFolder::open(&settings.output_dir, settings.overwrite_output_dir, resume)?;
     let resumed = folder.resumes_from().map(State::read).transpose()?;
-    let Prepared { mut model, set, held_out, fingerprint, settings, forecast, seconds: before } =
+    let Prepared { mut model, set, held_out, rounds, fingerprint, settings, forecast, seconds: before } =
         prepare(ops, settings, budget_bytes, observer)?;
     let settings = &settings;
     folder.save_config(&to_toml(settings))?;
 
-    let mut trainer = Trainer::new(&mut model, &set, settings)?.within(&forecast);
+    let n_texts = set.texts.len();
+    let mut trainer = Trainer::owning(&mut model, set, settings)?.within(&forecast);
+    let n_steps_per_epoch = trainer.plan().batches.steps_per_epoch();
+    let remines = settings.remine_every.map_or(Cadence::NEVER, |every| every.cadence(n_steps_per_epoch));
     let mut so_far = match resumed {
-        Some(state) => resume_at(state, &mut trainer, &mut folder, &fingerprint, settings, observer)?,
+        Some(state) => {
+            let so_far = resume_at(state, &mut trainer, &mut folder, &fingerprint, settings, observer)?;
+            if let (Some(rounds), Some(step)) = (&rounds, round_before(so_far.counts.steps, remines)) {
+                trainer.replace_negatives(&rounds.read(&folder.mined(step))?)?;
+            }
+            so_far
+        }
         None => {
             if resume.is_some() {
                 observer.note("there is no checkpoint to resume from yet: the run begins anew");
             }
-            let counts = Counts::planned(trainer.plan(), set.texts.len(), trainer.model().parameters().n_trained());
+            let counts = Counts::planned(trainer.plan(), n_texts, trainer.model().parameters().n_trained());
             SoFar { counts, ..SoFar::default() }
         }
     };
@@ -63,14 +73,15 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     so_far.seconds.load += before.load;
     so_far.seconds.data += before.data;
 
-    let n_steps_per_epoch = trainer.plan().batches.steps_per_epoch();
     let cadence = |strategy, steps| Cadence::new(strategy, steps, n_steps_per_epoch);
     let mut run = Run {
         logs: cadence(settings.logging_strategy, settings.logging_steps),
         saves: cadence(settings.save_strategy, settings.save_steps),
         evaluates: cadence(settings.eval_strategy(), settings.eval_steps()),
+        remines,
         trainer,
         held_out,
+        rounds,
         settings,
         folder: &mut folder,
         fingerprint: &fingerprint,
@@ -190,6 +201,7 @@ struct Prepared<O: Ops> {
     model: EmbeddingModel<O>,
     set: TrainingSet,
     held_out: Option<HeldOut>,
+    rounds: Option<Rounds>,
     fingerprint: Fingerprint,
     /// With the batch size in use.
     settings: TrainSettings,
@@ -220,7 +232,11 @@ fn prepare<O: Ops>(
         Some(guide) => guided(guide, &model, set, &rows.train, settings, observer)?,
         None => set,
     };
-    drop(rows.train);
+    let mut to_mine = rows.train;
+    if settings.remine_every.is_none() {
+        // The texts themselves are needed no more.
+        to_mine = Vec::new();
+    }
     let set = settings.more_train_data.iter().try_fold(set, |set, path| {
         let examples = read_rows(path, settings, observer)?;
         let other = TrainingSet::new(&model, &examples, path, settings, observer)?;
@@ -228,8 +244,12 @@ fn prepare<O: Ops>(
             Some(guide) => guided(guide, &model, other, &examples, settings, observer)?,
             None => other,
         };
+        if settings.remine_every.is_some() {
+            to_mine.extend(examples);
+        }
         Ok::<_, Error>(set.join(other))
     })?;
+    let rounds = Rounds::new(to_mine, settings, observer)?;
     say_shares(&set, settings, observer);
     let held_out = match rows.held_out {
         Some(HeldOutRows { rows, path, candidates }) => {
@@ -237,11 +257,14 @@ fn prepare<O: Ops>(
         }
         None => None,
     };
-    let record = |path: &Option<PathBuf>| match path {
-        Some(path) if settings.evaluates() => FileRecord::of(path).map(Some),
-        _ => Ok(None),
+    let record = |path: &Option<PathBuf>, is_read: bool| {
+        path.as_ref().filter(|_| is_read).map(|path| FileRecord::of(path)).transpose()
     };
-    let evaluated_on = [record(&settings.eval_data)?, record(&settings.candidate_pool)?];
+    let evaluates = settings.evaluates();
+    let evaluated_on = [
+        record(&settings.eval_data, evaluates)?,
+        record(&settings.candidate_pool, evaluates || settings.remine_every.is_some())?,
+    ];
     let more = settings.more_train_data.iter().map(|path| FileRecord::of(path));
     let train_data = (FileRecord::of(&settings.train_data)?, more.collect::<Result<_>>()?);
     let seconds =
@@ -249,7 +272,7 @@ fn prepare<O: Ops>(
     let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
     forecast.lines(&settings).iter().for_each(|line| observer.note(line));
     let fingerprint = Fingerprint::new(&model, &set, &settings, evaluated_on, train_data);
-    Ok(Prepared { model, set, held_out, fingerprint, settings, forecast, seconds })
+    Ok(Prepared { model, set, held_out, rounds, fingerprint, settings, forecast, seconds })
 }
 
 /// The set with the vectors of the model `guide`, which is there no longer than that takes.
@@ -354,6 +377,7 @@ fn resume_at<O: Ops>(
 struct Run<'a, O: Ops> {
     trainer: Trainer<'a, O>,
     held_out: Option<HeldOut>,
+    rounds: Option<Rounds>,
     settings: &'a TrainSettings,
     folder: &'a mut RunFolder,
     fingerprint: &'a Fingerprint,
@@ -361,6 +385,7 @@ struct Run<'a, O: Ops> {
     logs: Cadence,
     saves: Cadence,
     evaluates: Cadence,
+    remines: Cadence,
     guards: Guards,
     observer: &'a dyn Observer,
 }
@@ -390,6 +415,7 @@ impl<O: Ops> Run<'_, O> {
         }
         observer.training_begins(&plan, self.trainer.steps_done());
         loop {
+            self.mine_again()?;
             let before = self.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
             let began = Instant::now();
             let Some(report) = self.trainer.step() else { break };
@@ -421,6 +447,32 @@ impl<O: Ops> Run<'_, O> {
         }
         observer.training_ends();
         self.say_how_it_ended();
+        Ok(())
+    }
+
+    /// The round that is due before the next step, where one is. After the last step nobody would see its negatives.
+    fn mine_again(&mut self) -> Result<()> {
+        let step = self.trainer.steps_done();
+        let Some(rounds) = &self.rounds else { return Ok(()) };
+        if step == 0 || step >= self.trainer.plan().total_steps || !self.remines.is_due(step) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.trainer.free_memory();
+        let round = rounds.mine(self.trainer.model(), self.trainer.set())?;
+        rounds.write(&round, &self.folder.mined(step))?;
+        self.trainer.replace_negatives(&round.negatives)?;
+        let seconds = began.elapsed().as_secs_f64();
+        self.so_far.seconds.mining += seconds;
+        let kept = match round.n_kept {
+            0 => String::new(),
+            n => format!("; {n} rows keep those of their file, since the rules leave none"),
+        };
+        self.observer.note(&format!(
+            "mined again after step {step}, among {} candidates in {seconds:.0} s: {:.0} % of the negatives are new{kept}",
+            rounds.n_candidates(),
+            100.0 * round.share_new
+        ));
         Ok(())
     }
 

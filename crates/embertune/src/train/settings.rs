@@ -8,6 +8,7 @@ use crate::data::Columns;
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
+use crate::mine::Preset;
 use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, OptimizerName, SchedulerKwargs, SchedulerType};
 use crate::train::adaptation::AdaptationSettings;
@@ -18,6 +19,7 @@ use crate::train::memory::MemoryBudget;
 use crate::train::merge::MergeAlpha;
 use crate::train::objective::Objective;
 use crate::train::output::Resume;
+use crate::train::rounds::{self, RemineEvery};
 use crate::train::sampler::{BatchSampler, LastBatch, SamplingStrategy};
 use crate::train::tensorboard::ReportTo;
 
@@ -112,11 +114,19 @@ pub struct TrainSettings {
     /// Seed of everything random. Default 42.
     pub seed: u64,
 
+    /// When to mine the negatives of all rows again, with the model as it is then. Default: never.
+    pub remine_every: Option<RemineEvery>,
+    /// By which rules. Default `nv-retriever`.
+    pub remine_preset: Preset,
+    /// How many for each row. Default: the preset's.
+    pub remine_negatives: Option<usize>,
+
     /// Rows to evaluate on while it trains: JSON lines `{"query", "pos"}`.
     pub eval_data: Option<PathBuf>,
     /// Share of the training queries that are held out with all their rows and evaluated on, instead of `eval_data`.
     pub eval_split: Option<f64>,
-    /// The passages that are searched; `None` takes the positives and negatives of the file that the held-out rows are from.
+    /// The passages that are searched, by the evaluation and by rounds of mining; `None` takes the positives and negatives of the file
+    /// that the held-out rows are from, and those of the rows that are trained on.
     pub candidate_pool: Option<PathBuf>,
     /// When to evaluate; also before the first step and after the last. Default: each epoch, or `steps` where `eval_steps` is
     /// given, if there is something to evaluate on (transformers: no).
@@ -210,6 +220,9 @@ impl Default for TrainSettings {
             batch_sampler: BatchSampler::BatchSampler,
             dataloader_drop_last: false,
             seed: 42,
+            remine_every: None,
+            remine_preset: Preset::NvRetriever,
+            remine_negatives: None,
             eval_data: None,
             eval_split: None,
             candidate_pool: None,
@@ -297,6 +310,7 @@ impl TrainSettings {
         self.adaptation.validate()?;
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
+        rounds::check_settings(self)?;
         self.some_query_has_a_negative()
     }
 

@@ -3,6 +3,7 @@
 //! A step is a pure function of the weights, the optimizer's moments and the number of the step: which rows it takes, what it
 //! drops out and its learning rate follow from (settings, step).
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use embertune_kernels::Ops;
@@ -101,7 +102,9 @@ pub struct StepReport {
 /// A run in progress.
 pub struct Trainer<'a, O: Ops> {
     model: &'a mut EmbeddingModel<O>,
-    set: &'a TrainingSet,
+    set: Cow<'a, TrainingSet>,
+    /// Texts of the set before a row got other negatives.
+    n_texts: usize,
     settings: &'a TrainSettings,
     plan: Plan,
     schedule: Schedule,
@@ -124,8 +127,20 @@ impl<'a, O: Ops> Trainer<'a, O> {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(model: &'a mut EmbeddingModel<O>, set: &'a TrainingSet, settings: &'a TrainSettings) -> Result<Self> {
+        Self::on(model, Cow::Borrowed(set), settings)
+    }
+
+    /// As [`new`](Self::new), with a set of its own, which [`replace_negatives`](Self::replace_negatives) changes without copying it.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn owning(model: &'a mut EmbeddingModel<O>, set: TrainingSet, settings: &'a TrainSettings) -> Result<Self> {
+        Self::on(model, Cow::Owned(set), settings)
+    }
+
+    fn on(model: &'a mut EmbeddingModel<O>, set: Cow<'a, TrainingSet>, settings: &'a TrainSettings) -> Result<Self> {
         settings.validate()?;
-        let plan = Plan::new(set, settings)?;
+        let plan = Plan::new(&set, settings)?;
         let Plan { total_steps, warmup_steps, .. } = plan;
         let TrainSettings { lr_scheduler_type, lr_scheduler_kwargs, learning_rate, .. } = settings;
         let schedule =
@@ -136,9 +151,10 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let objective = settings.objective();
         let learns = settings.loss.temperature_learning_rate.is_some();
         let temperature = learns.then(|| LearnedTemperature::new(settings.effective_temperature()));
-        let order = (0, epoch_order(set, settings, 0));
+        let order = (0, epoch_order(&set, settings, 0));
         Ok(Trainer {
             model,
+            n_texts: set.texts.len(),
             set,
             settings,
             plan,
@@ -183,6 +199,19 @@ impl<'a, O: Ops> Trainer<'a, O> {
         &self.plan
     }
 
+    /// What is trained on.
+    pub fn set(&self) -> &TrainingSet {
+        &self.set
+    }
+
+    /// Gives each row other negatives, from the next step on.
+    ///
+    /// # Errors
+    /// A text that cannot be tokenized.
+    pub fn replace_negatives(&mut self, negatives: &[Vec<String>]) -> Result<()> {
+        self.set.to_mut().replace_negatives(self.model, negatives, self.n_texts, self.settings)
+    }
+
     /// The model as it is now.
     pub fn model(&self) -> &EmbeddingModel<O> {
         self.model
@@ -199,7 +228,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             return None;
         }
         let order = &self.order.1[..self.plan.batches.n_rows];
-        let n = n_duplicates(self.set, self.settings, self.order.0, order);
+        let n = n_duplicates(&self.set, self.settings, self.order.0, order);
         let shared = format!("{n} of {} rows of an epoch share a text with another row of their batch", order.len());
         match self.settings.batch_sampler {
             BatchSampler::NoDuplicates if n > 0 => {
@@ -270,7 +299,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let (epoch, step_of_epoch) =
             (self.steps_done / batches.steps_per_epoch(), self.steps_done % batches.steps_per_epoch());
         if self.order.0 != epoch {
-            self.order = (epoch, epoch_order(self.set, self.settings, epoch));
+            self.order = (epoch, epoch_order(&self.set, self.settings, epoch));
         }
         let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
         let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
@@ -294,7 +323,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         };
         for places in &micro_batches {
             let rows = &self.order.1[places.clone()];
-            let micro = MicroBatch::new(self.set, rows, self.settings.train_group_size, self.settings.seed, epoch);
+            let micro = MicroBatch::new(&self.set, rows, self.settings.train_group_size, self.settings.seed, epoch);
             let (loss, stats) = forward_backward(self.model, &micro, pass, &mut self.gradients);
             if !loss.is_finite() {
                 return Err(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));

@@ -111,7 +111,7 @@ fn carry_out(command: &[String], progress: &Display) -> Result<()> {
         Command::Train(args) => super::train::run(&args, progress),
         Command::Compare(args) => super::compare::run(&args, progress).map(drop),
         Command::Report(args) => super::report::run(&args, progress),
-        Command::Embed(_) | Command::Convert(_) | Command::Tune(_) | Command::GenDocs { .. } => {
+        Command::Score(_) | Command::Embed(_) | Command::Convert(_) | Command::Tune(_) | Command::GenDocs { .. } => {
             unreachable!("no stage is one of these")
         }
     }

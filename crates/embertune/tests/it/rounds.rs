@@ -1,0 +1,138 @@
+//! Negatives that are mined again while a run goes on: what they are, what becomes of them, and that a resumed run has the same.
+
+use std::collections::HashSet;
+use std::fs;
+
+use embertune::data::{read_examples, read_pool, read_rows};
+use embertune::mine::{MineSettings, Preset, Review, VectorSource, mine};
+use embertune::progress::Silent;
+use embertune::train::{AdaptationSettings, BatchSampler, RemineEvery, Resume, TrainSettings};
+
+use crate::said::Said;
+use crate::training::{Job, load, weights, words};
+
+/// 12 rows in batches of 4, so 3 steps an epoch, and 8 steps: rounds after steps 3 and 6. Fast learning, so that rankings change.
+fn job() -> Option<Job> {
+    let mut job = Job::new()?;
+    let pool = job.root.path().join("pool.jsonl");
+    let lines =
+        (0..60).map(|i| format!("{}\n", serde_json::json!({"text": format!("candidate {i} {}", words(2 + i % 7, i))})));
+    fs::write(&pool, lines.collect::<String>()).unwrap();
+    job.settings = TrainSettings {
+        candidate_pool: Some(pool),
+        remine_every: Some(RemineEvery::Epoch),
+        remine_negatives: Some(4),
+        max_steps: Some(8),
+        learning_rate: 5e-3,
+        save_total_limit: None,
+        ..job.settings
+    };
+    Some(job)
+}
+
+fn negatives(job: &Job, step: usize) -> Vec<Vec<String>> {
+    let rows = read_examples(&job.output(&format!("mined-{step}.jsonl")), &Silent).unwrap();
+    rows.into_iter().map(|row| row.negatives).collect()
+}
+
+#[test]
+fn a_round_is_what_mine_does_with_the_checkpoint_of_its_step() {
+    let Some(job) = job() else { return };
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    for step in [3, 6] {
+        let model = load(&job.output(&format!("checkpoint-{step}")));
+        let rows = read_rows(&job.settings.train_data, &Silent).unwrap();
+        let pool = read_pool(job.settings.candidate_pool.as_deref().unwrap(), &Silent).unwrap();
+        let settings = MineSettings { n_negatives: 4, ..Preset::NvRetriever.settings() };
+        let mined =
+            mine(VectorSource::Model(&model), rows, Some(pool), &Review::default(), &settings, &Silent).unwrap();
+        let expected: Vec<_> = mined.rows.into_iter().map(|row| row.example.negatives).collect();
+        assert!(expected.iter().flatten().count() > 12, "there is something to compare");
+        let of_file = read_examples(&job.settings.train_data, &Silent).unwrap();
+        for ((found, expected), row) in negatives(&job, step).iter().zip(&expected).zip(of_file) {
+            assert_eq!(found, if expected.is_empty() { &row.negatives } else { expected }, "step {step}");
+        }
+        assert!(said.lines().iter().any(|line| line.contains(&format!("mined again after step {step}, among 60"))));
+    }
+    assert_ne!(negatives(&job, 3), negatives(&job, 6), "the model has changed");
+    assert!(!job.output("mined-8.jsonl").exists(), "nobody would train on it");
+}
+
+#[test]
+fn new_negatives_are_trained_on_from_the_next_step_on() {
+    let Some(with) = job() else { return };
+    let mut without = job().unwrap();
+    (without.settings.remine_every, without.settings.remine_negatives) = (None, None);
+    without.settings.candidate_pool = None;
+    with.train().unwrap();
+    without.train().unwrap();
+    let at = |job: &Job, step: usize| weights(&load(&job.output(&format!("checkpoint-{step}"))));
+    assert!(at(&with, 3) == at(&without, 3));
+    assert!(at(&with, 4) != at(&without, 4));
+}
+
+#[test]
+fn a_run_with_rounds_goes_on_bit_for_bit_wherever_it_was_stopped() {
+    for (every, sampler, adaptation) in [
+        (RemineEvery::Epoch, BatchSampler::NoDuplicates, AdaptationSettings::default()),
+        (
+            RemineEvery::Steps(2),
+            BatchSampler::BatchSampler,
+            AdaptationSettings { lora_r: Some(4), ..Default::default() },
+        ),
+    ] {
+        let Some(mut whole) = job() else { return };
+        whole.settings =
+            TrainSettings { remine_every: Some(every), batch_sampler: sampler, adaptation, ..whole.settings };
+        whole.train().unwrap();
+        let expected = fs::read(whole.output("model.safetensors")).unwrap();
+        let files = |job: &Job| {
+            let names =
+                fs::read_dir(&job.settings.output_dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+            let mined: HashSet<_> = names.filter(|name| name.starts_with("mined-")).collect();
+            mined.into_iter().map(|name| (fs::read(job.output(&name)).unwrap(), name)).collect::<HashSet<_>>()
+        };
+        for stop in [3, 4, 7] {
+            let mut job = job().unwrap();
+            job.settings = TrainSettings {
+                train_data: job.settings.train_data.clone(),
+                candidate_pool: job.settings.candidate_pool.clone(),
+                output_dir: job.settings.output_dir.clone(),
+                save_steps: 0,
+                ..whole.settings.clone()
+            };
+            job.train_and_say(&Said::stopping_at(stop)).unwrap_err();
+            job.settings.resume_from_checkpoint = Some(Resume::Last);
+            job.train().unwrap();
+            assert!(fs::read(job.output("model.safetensors")).unwrap() == expected, "{every}, stopped after {stop}");
+            assert!(files(&job) == files(&whole), "{every}, stopped after {stop}");
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_round_is_lost_or_changed_is_not_resumed() {
+    let Some(mut job) = job() else { return };
+    job.train_and_say(&Said::stopping_at(5)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let mined = job.root.path().join("out.partial/mined-3.jsonl");
+    let text = fs::read_to_string(&mined).unwrap();
+    fs::write(&mined, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    assert!(job.train().unwrap_err().to_string().contains("its rows are not the 12 of the run"));
+    fs::remove_file(&mined).unwrap();
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("mined-3.jsonl: the negatives that were mined"), "{error}");
+    fs::write(&mined, text).unwrap();
+    job.train().unwrap();
+}
+
+#[test]
+fn rounds_begin_with_rows_that_have_negatives() {
+    let Some(job) = job() else { return };
+    fs::write(&job.settings.train_data, "{\"query\": \"q\", \"pos\": [\"a\"]}\n{\"query\": \"r\", \"pos\": [\"b\"]}\n")
+        .unwrap();
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("no row has negatives"), "{error}");
+    assert!(error.hint().unwrap().contains("`embertune mine`"));
+}
