@@ -11,6 +11,7 @@ use crate::text::{Batch, Role, Tokens};
 
 pub mod cache;
 pub mod files;
+pub mod stored;
 
 /// At most this many tokens go through the model at once, unless a single text is longer. Bounds the activations of a BERT-base to
 /// about 250 MB (8192 tokens x (3072 + 4 x 768 + ...) x 4 bytes); larger chunks are no faster.

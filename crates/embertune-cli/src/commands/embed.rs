@@ -5,7 +5,7 @@ use std::path::Path;
 use embertune::Result;
 use embertune::data::atomic::check_writable;
 use embertune::data::{TextForm, read_texts_as};
-use embertune::embed::files::{Format, write_vectors};
+use embertune::embed::files::{Format, ValueType, write_vectors};
 use embertune::progress::Progress;
 
 use super::{load, start_threads};
@@ -17,7 +17,8 @@ const STANDARD_INPUT: &str = "/dev/stdin";
 /// Runs the command.
 pub fn run(args: &EmbedArgs, progress: &dyn Progress) -> Result<()> {
     start_threads(&args.machine)?;
-    let format = Format::of(&args.output_file)?;
+    let (format, values) = (Format::of(&args.output_file)?, ValueType::from(args.value_type));
+    values.check(format)?;
     let input = if args.input_file == Path::new("-") { Path::new(STANDARD_INPUT) } else { &args.input_file };
     check_writable(&args.output_file)?;
     let texts = read_texts_as(input, args.input_format.map_or_else(|| TextForm::of(input), TextForm::from))?;
@@ -25,7 +26,7 @@ pub fn run(args: &EmbedArgs, progress: &dyn Progress) -> Result<()> {
     let cache = args.embedding.cache();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
     let vectors = args.embedding.with(cache.as_ref()).embed(&model, &texts, args.role.into(), progress)?;
-    write_vectors(&args.output_file, format, &vectors)?;
+    write_vectors(&args.output_file, format, values, &vectors)?;
     progress.note(&format!("{}: {} vectors of {} values", args.output_file.display(), vectors.n_rows(), vectors.dim));
     Ok(())
 }

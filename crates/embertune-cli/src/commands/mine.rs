@@ -3,7 +3,7 @@
 use embertune::data::atomic::check_writable;
 use embertune::data::{read_pool_by, read_rows_by};
 use embertune::embed::cache::VectorCache;
-use embertune::embed::files::read_vectors;
+use embertune::embed::stored::{VectorFile, read_vectors};
 use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorSource, mine, output};
 use embertune::model::EmbeddingModel;
 use embertune::progress::Progress;
@@ -81,8 +81,7 @@ fn vectors<'a>(
         (None, Some(queries), Some(passages)) => VectorSource::Made(MadeVectors {
             queries: read_vectors(queries)?,
             queries_path: queries.clone(),
-            passages: read_vectors(passages)?,
-            passages_path: passages.clone(),
+            passages: VectorFile::open(passages)?,
         }),
         _ => VectorSource::Nowhere,
     })

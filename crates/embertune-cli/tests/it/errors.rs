@@ -133,6 +133,12 @@ fn missing_files_and_folders_are_named() {
         "neither `.npy`",
         "ending",
     );
+    fails(
+        &desk,
+        "embed --model_name_or_path model --input_file rows.jsonl --output_file v.npy --value_type int8",
+        "a `.npy` file holds f32 or f16, not i8",
+        "`.safetensors`",
+    );
 }
 
 #[test]

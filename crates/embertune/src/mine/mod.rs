@@ -23,6 +23,7 @@ pub mod ranked;
 pub mod review;
 pub mod select;
 pub mod settings;
+mod space;
 pub mod teacher;
 pub mod words;
 
@@ -115,7 +116,7 @@ pub fn search_and_choose<O: Ops>(
     let (queries, _) = known::queries(rows);
     let depth = settings.rule.depth(settings.n_negatives, max_positives(&queries));
     let ranked = ranked::rank(source, rows, pool, depth, settings, progress)?;
-    Ok(choose(rows, pool, &ranked, review, settings))
+    choose(rows, pool, &ranked, review, settings)
 }
 
 fn max_positives(queries: &[Query<'_>]) -> usize {
@@ -136,7 +137,16 @@ struct OfRow {
 }
 
 /// The part of [`mine`] after the search.
-pub fn choose(rows: &[Row], pool: &Pool, ranked: &Ranked<'_>, review: &Review, settings: &MineSettings) -> Chosen {
+///
+/// # Errors
+/// Where the vector of a candidate can't be read.
+pub fn choose(
+    rows: &[Row],
+    pool: &Pool,
+    ranked: &Ranked<'_>,
+    review: &Review,
+    settings: &MineSettings,
+) -> Result<Chosen> {
     let (queries, query_of_row) = known::queries(rows);
     let max_positives = max_positives(&queries);
     let bags = Bags::new(pool);
@@ -172,13 +182,13 @@ pub fn choose(rows: &[Row], pool: &Pool, ranked: &Ranked<'_>, review: &Review, s
         let mut negatives: Vec<_> = picks.into_iter().map(|pick| sifted.survivors[pick]).collect();
         let n_picked = negatives.len();
         if n_picked < n && settings.rule.fill_up {
-            negatives.extend(fill_up(n - n_picked, &negatives, &judge, |row| (ranked.score)(i, row), seed));
+            negatives.extend(fill_up(n - n_picked, &negatives, &judge, |row| (ranked.score)(i, row), seed)?);
         }
         let suspects = if occurrence[i] == 0 { sifted.suspects } else { Vec::new() };
         let n_filled = negatives.len() - n_picked;
-        (OfRow { negatives, n_filled }, suspects, judge.lowest_positive)
+        Ok((OfRow { negatives, n_filled }, suspects, judge.lowest_positive))
     };
-    let chosen: Vec<_> = (0..rows.len()).into_par_iter().map(of_row).collect();
+    let chosen: Vec<_> = (0..rows.len()).into_par_iter().map(of_row).collect::<Result<_>>()?;
     let mut n_suspects = Reason::ALL.map(|reason| (reason, 0));
     let mut suspects = Vec::new();
     let mut of_rows = Vec::new();
@@ -193,7 +203,7 @@ pub fn choose(rows: &[Row], pool: &Pool, ranked: &Ranked<'_>, review: &Review, s
         of_rows.push(of_row);
     }
     let positives = if settings.scores { ranked.positives.clone() } else { Vec::new() };
-    Chosen { of_rows, positives, n_suspects, suspects }
+    Ok(Chosen { of_rows, positives, n_suspects, suspects })
 }
 
 impl Chosen {

@@ -14,6 +14,7 @@ use embertune_kernels::dropout::splitmix64;
 use super::overlap::Lookalikes;
 use super::settings::{Limits, Rule, Window};
 use crate::data::{Pool, TextId};
+use crate::error::Result;
 use crate::random::Shuffle;
 use crate::search::Hit;
 
@@ -170,13 +171,22 @@ pub fn sift(hits: &[Hit], rule: &Rule, survivors_range: std::ops::Range<usize>, 
 }
 
 /// Draws `n` candidates from the whole pool that the judge finds good and that are not in `taken`; fewer where there are no more.
-pub fn fill_up(n: usize, taken: &[Hit], judge: &Judge<'_>, score: impl Fn(u32) -> f32, seed: u64) -> Vec<Hit> {
+///
+/// # Errors
+/// Those of `score`.
+pub fn fill_up(
+    n: usize,
+    taken: &[Hit],
+    judge: &Judge<'_>,
+    score: impl Fn(u32) -> Result<f32>,
+    seed: u64,
+) -> Result<Vec<Hit>> {
     let taken: HashSet<u32> = taken.iter().map(|hit| hit.row).collect();
     Shuffle::new(judge.pool.len(), seed)
         .map(|row| row as u32)
         .filter(|row| !taken.contains(row))
-        .map(|row| Hit { row, score: score(row) })
-        .filter(|&hit| judge.verdict(hit) == Verdict::Good)
+        .map(|row| Ok(Hit { row, score: score(row)? }))
+        .filter(|hit| hit.as_ref().map_or(true, |&hit| judge.verdict(hit) == Verdict::Good))
         .take(n)
         .collect()
 }

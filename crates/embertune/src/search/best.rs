@@ -2,12 +2,12 @@
 
 use embertune_kernels::cpu::scan::dots;
 
-use super::exact::Hit;
-use crate::embed::Vectors;
+use super::exact::{Hit, Part};
 
 /// A candidate before its exact score is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
+    /// In its part of the pool.
     pub(super) row: u32,
     pub(super) score: f32,
     /// The exact score is within `score` plus or minus this; infinite or no number where nothing is known.
@@ -17,9 +17,9 @@ pub(super) struct Candidate {
 /// The best so far of one query.
 pub(super) struct Best<'a> {
     query: &'a [f32],
-    pool: &'a Vectors,
-    k: usize,
-    /// At most `k` with exact scores, in no order.
+    part: Part<'a>,
+    pub(super) k: usize,
+    /// At most `k` with exact scores, in no order, those of earlier parts among them.
     hits: Vec<Hit>,
     /// Not looked at yet.
     pub(super) pending: Vec<Candidate>,
@@ -28,9 +28,10 @@ pub(super) struct Best<'a> {
 }
 
 impl<'a> Best<'a> {
-    /// Nothing yet.
-    pub(super) fn new(query: &'a [f32], pool: &'a Vectors, k: usize) -> Self {
-        Best { query, pool, k, hits: Vec::new(), pending: Vec::new(), floor: f32::NEG_INFINITY }
+    /// `hits` are the best of the parts before this one, best first.
+    pub(super) fn new(query: &'a [f32], part: Part<'a>, k: usize, hits: Vec<Hit>) -> Self {
+        let floor = floor(&hits, k);
+        Best { query, part, k, hits, pending: Vec::new(), floor }
     }
 
     /// Scores the pending candidates that may be among the best, and forgets the others.
@@ -58,14 +59,21 @@ impl<'a> Best<'a> {
     fn score<'c>(&mut self, candidates: impl Iterator<Item = &'c Candidate>) {
         let rows: Vec<u32> = candidates.map(|candidate| candidate.row).collect();
         let mut scores = vec![0.0; rows.len()];
-        dots(self.query, &self.pool.values, &rows, &mut scores);
-        self.hits.extend(rows.into_iter().zip(scores).map(|(row, score)| Hit::new(row, score)));
+        dots(self.query, self.part.values, &rows, &mut scores);
+        let part = self.part;
+        self.hits.extend(rows.into_iter().zip(scores).map(|(row, score)| Hit::new(part.row(row), score)));
         if self.hits.len() >= self.k && self.k > 0 {
             let (_, worst, _) = self.hits.select_nth_unstable_by(self.k - 1, Hit::order);
             self.floor = worst.score;
         }
         self.hits.truncate(self.k);
     }
+}
+
+/// What a candidate has to score to be one of the best `k` although `hits`, best first, are there already.
+pub(super) fn floor(hits: &[Hit], k: usize) -> f32 {
+    let worst = k.checked_sub(1).and_then(|last| hits.get(last));
+    worst.map_or(f32::NEG_INFINITY, |worst| worst.score)
 }
 
 /// Whether a score that is known up to `error` may be as high as `floor`; so also where one of them is no number.

@@ -2,13 +2,14 @@
 //!
 //! A query needs a floor that few candidates reach, before the pool is passed. It is guessed: where `m` of the best `k` are
 //! expected in a sample of the pool, the score of a rank well below `m` in the sample is exceeded by `k` candidates of the pool. The exact scores tell
-//! afterwards whether the guess was right. A query whose guess was wrong, or that too many candidates reach, is left for the next pass.
+//! afterwards whether the guess was right. Of a later part of a pool, the worst of the best `k` so far may be a higher floor, and needs no
+//! guess. A query whose guess was wrong, or that too many candidates reach, is left for the next pass.
 
 use embertune_kernels::cpu::scan::{Candidates, Centre, MAX_DIM, MultiplyBytes, Queries, scores, survivors};
 use rayon::prelude::*;
 
-use super::best::{Best, Candidate};
-use super::exact::Hit;
+use super::best::{Best, Candidate, floor};
+use super::exact::{Hit, Part};
 use crate::embed::Vectors;
 use crate::progress::Progress;
 
@@ -23,28 +24,30 @@ const MIN_QUERIES: usize = 48;
 /// Candidates in the sample that the floors are guessed from: a 32nd of the pool, which costs 3 % of the time, within these.
 const SAMPLE: std::ops::RangeInclusive<usize> = 1024..=16_384;
 
-/// Finds the best `k` of the queries that it can, and tells `progress` of them.
+/// Finds the best `k` of the queries that it can, `so_far` among them, and tells `progress` of them.
 pub(super) fn search(
     how: MultiplyBytes,
     queries: &Vectors,
-    pool: &Vectors,
+    part: Part<'_>,
     k: usize,
+    so_far: &[Vec<Hit>],
     found: &mut [Option<Vec<Hit>>],
     progress: &dyn Progress,
 ) {
-    let (n, dim) = (pool.n_rows(), pool.dim);
+    let (n, dim) = (part.n_rows(queries.dim), queries.dim);
     if queries.n_rows() < MIN_QUERIES || n < 4 * SAMPLE.start() || k == 0 || k > n / 16 || dim > MAX_DIM {
         return;
     }
     let step = n / (n / 32).clamp(*SAMPLE.start(), *SAMPLE.end());
-    let centre = Centre::of(&pool.values, dim, step);
+    let centre = Centre::of(part.values, dim, step);
     let search = Search {
         how,
         queries,
-        pool,
+        part,
         k,
-        sample: Candidates::new(&pool.values, &centre, step),
-        candidates: Candidates::new(&pool.values, &centre, 1),
+        so_far,
+        sample: Candidates::new(part.values, &centre, step),
+        candidates: Candidates::new(part.values, &centre, 1),
         centre,
     };
     let n_tasks = TASKS_PER_THREAD * rayon::current_num_threads();
@@ -58,8 +61,9 @@ pub(super) fn search(
 struct Search<'a> {
     how: MultiplyBytes,
     queries: &'a Vectors,
-    pool: &'a Vectors,
+    part: Part<'a>,
     k: usize,
+    so_far: &'a [Vec<Hit>],
     centre: Centre,
     candidates: Candidates,
     /// Some of the candidates.
@@ -71,7 +75,11 @@ impl Search<'_> {
     fn block(&self, first: usize, found: &mut [Option<Vec<Hit>>]) {
         let n = found.len();
         let queries = Queries::new((first..first + n).map(|query| self.queries.row(query)), &self.centre);
-        let floors = self.guess_floors(&queries);
+        let so_far = &self.so_far[first..first + n];
+        let mut floors = self.guess_floors(&queries);
+        for (floor, hits) in floors.iter_mut().zip(so_far) {
+            *floor = floor.max(self::floor(hits, self.k));
+        }
         // Vectors of 384 random elements need 3 to 6 times `k`, others fewer; one that needs more is cheaper to do in f32 than to score exactly.
         let limit = 16 * self.k + 2048;
         let mut survived: Vec<Vec<(u32, f32)>> = vec![Vec::new(); n];
@@ -82,10 +90,10 @@ impl Search<'_> {
             }
         });
         for (query, (found, survived)) in found.iter_mut().zip(survived).enumerate() {
-            if survived.len() < self.k || survived.len() > limit {
+            if so_far[query].len() + survived.len() < self.k || survived.len() > limit {
                 continue;
             }
-            let mut best = Best::new(self.queries.row(first + query), self.pool, self.k);
+            let mut best = Best::new(self.queries.row(first + query), self.part, self.k, so_far[query].clone());
             best.pending.extend(survived.into_iter().map(|(row, score)| {
                 let error = self.candidates.error(&queries, query, row);
                 Candidate { row, score, error }
@@ -104,7 +112,7 @@ impl Search<'_> {
         let mut all = vec![0.0; queries.n_rows() * n_sample];
         scores(self.how, &mut all, queries, &self.sample);
         // Three standard deviations of a count whose mean is `expected`.
-        let expected = self.k as f32 * n_sample as f32 / self.pool.n_rows() as f32;
+        let expected = self.k as f32 * n_sample as f32 / self.candidates.n_rows() as f32;
         let rank = (expected + 3.0 * expected.sqrt() + 2.0).ceil() as usize;
         all.chunks_exact_mut(n_sample)
             .map(|scores| *scores.select_nth_unstable_by(rank.min(n_sample - 1), |a, b| b.total_cmp(a)).1)
@@ -123,7 +131,9 @@ mod tests {
     fn n_found(queries: Vec<f32>, pool: Vec<f32>) -> usize {
         let mut found = vec![None; 60];
         let [queries, pool] = [queries, pool].map(|values| Vectors::new(values, 32));
-        search(MultiplyBytes::emulated(), &queries, &pool, 20, &mut found, &Silent);
+        let so_far = vec![Vec::new(); 60];
+        let part = Part { first_row: 0, values: &pool.values, rows: None };
+        search(MultiplyBytes::emulated(), &queries, part, 20, &so_far, &mut found, &Silent);
         found.into_iter().flatten().count()
     }
 

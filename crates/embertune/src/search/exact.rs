@@ -1,9 +1,10 @@
-//! Exact search: every query against every candidate by dot product, with a running list of the best per query.
+//! Exact search: every query against every candidate by dot product, with a running list of the best per query. The candidates may come
+//! in parts, so that not all of them have to be in memory.
 //!
 //! The score matrix of a real pool (10,000 queries by a million candidates: 40 GB) never exists. A first pass makes approximate
 //! scores whose error is bounded, from one byte per element or in blocks of f32 products; what cannot be among the best is
 //! dropped. The rest is scored by one f32 dot product per pair, always the same, so that hits and scores depend on neither
-//! the first pass, nor the blocks, nor the number of threads.
+//! the first pass, nor the parts, nor the number of threads.
 
 use std::cmp::Ordering;
 
@@ -34,6 +35,27 @@ impl Hit {
     }
 }
 
+/// Some of a pool's vectors that follow each other.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) first_row: u32,
+    /// `[n, dim]`
+    pub(super) values: &'a [f32],
+    /// Where they are in another order: of each, its row counted from `first_row`.
+    pub(super) rows: Option<&'a [u32]>,
+}
+
+impl Part<'_> {
+    /// The row in the pool of a row of the part.
+    pub(super) fn row(&self, row: u32) -> u32 {
+        self.first_row + self.rows.map_or(row, |rows| rows[row as usize])
+    }
+
+    pub(super) fn n_rows(&self, dim: usize) -> usize {
+        self.values.len() / dim.max(1)
+    }
+}
+
 /// How the first pass computes scores. The hits are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstPass {
@@ -48,6 +70,48 @@ impl FirstPass {
     /// The fastest on this machine.
     pub fn fastest() -> FirstPass {
         MultiplyBytes::native().map_or(FirstPass::Products, FirstPass::Bytes)
+    }
+}
+
+/// Candidates that are searched at once: as many as keep the codes of a first pass by bytes small beside the vectors of a large pool.
+pub const PART_ROWS: usize = 1 << 16;
+
+/// The best candidates of each query so far, of a pool that comes in parts.
+pub struct RunningTopK<'a> {
+    first_pass: FirstPass,
+    queries: &'a Vectors,
+    k: usize,
+    hits: Vec<Vec<Hit>>,
+    n_seen: usize,
+}
+
+impl<'a> RunningTopK<'a> {
+    /// No candidates yet.
+    pub fn new(first_pass: FirstPass, queries: &'a Vectors, k: usize) -> Self {
+        RunningTopK { first_pass, queries, k, hits: vec![Vec::new(); queries.n_rows()], n_seen: 0 }
+    }
+
+    /// Adds the next candidates of the pool, `[n, dim]`, n of any size. Runs in the current rayon pool; advances `progress` by the number of
+    /// queries.
+    ///
+    /// # Panics
+    /// Where `part` is no whole number of candidates of the queries' dim.
+    pub fn add(&mut self, part: &[f32], progress: &dyn Progress) {
+        let (queries, k, dim) = (self.queries, self.k, self.queries.dim);
+        assert!(part.len().is_multiple_of(dim.max(1)), "{} values of candidates of {dim}", part.len());
+        let part = Part { first_row: self.n_seen as u32, values: part, rows: None };
+        let mut found = vec![None; queries.n_rows()];
+        if let FirstPass::Bytes(how) = self.first_pass {
+            bytes::search(how, queries, part, k, &self.hits, &mut found, progress);
+        }
+        products::search(queries, part, k, &self.hits, &mut found, progress);
+        self.hits = found.into_iter().map(Option::unwrap_or_default).collect();
+        self.n_seen += part.n_rows(dim);
+    }
+
+    /// The best `k` of each query, best first: by score, then by row. Fewer where there were fewer candidates.
+    pub fn into_hits(self) -> Vec<Vec<Hit>> {
+        self.hits
     }
 }
 
@@ -76,12 +140,12 @@ pub fn top_k_by(
     progress: &dyn Progress,
 ) -> Vec<Vec<Hit>> {
     assert_eq!(queries.dim, pool.dim, "dim of the queries and of the pool");
-    progress.start("searching", queries.n_rows() as u64);
-    let mut found = vec![None; queries.n_rows()];
-    if let FirstPass::Bytes(how) = first_pass {
-        bytes::search(how, queries, pool, k, &mut found, progress);
+    let parts = || pool.values.chunks((PART_ROWS * pool.dim).max(1));
+    progress.start("searching", (queries.n_rows() * parts().len().max(1)) as u64);
+    let mut best = RunningTopK::new(first_pass, queries, k);
+    for part in parts() {
+        best.add(part, progress);
     }
-    products::search(queries, pool, k, &mut found, progress);
     progress.finish();
-    found.into_iter().map(Option::unwrap_or_default).collect()
+    best.into_hits()
 }

@@ -5,7 +5,7 @@ use embertune_kernels::cpu::scan;
 use rayon::prelude::*;
 
 use super::best::{Best, Candidate, reaches};
-use super::exact::Hit;
+use super::exact::{Hit, Part};
 use crate::embed::Vectors;
 use crate::progress::Progress;
 
@@ -14,25 +14,28 @@ use crate::progress::Progress;
 const QUERIES: usize = 256;
 /// Candidates per block.
 const CANDIDATES: usize = 4096;
+/// So many pending candidates beyond a few times `k` are settled, for a higher floor.
+pub(super) const ENOUGH_PENDING: usize = CANDIDATES / 2;
 /// Scores that are tested at once.
 const GROUP: usize = 32;
 
-/// Finds the best `k` of the queries that have not been found, and tells `progress` of them.
+/// Finds the best `k` of the queries that have not been found, `so_far` among them, and tells `progress` of them.
 pub(super) fn search(
     queries: &Vectors,
-    pool: &Vectors,
+    part: Part<'_>,
     k: usize,
+    so_far: &[Vec<Hit>],
     found: &mut [Option<Vec<Hit>>],
     progress: &dyn Progress,
 ) {
-    let k = k.min(pool.n_rows());
     let open: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
     if open.is_empty() {
         return;
     }
-    let norms = scan::bounded_norms(&pool.values, pool.dim);
+    let norms = scan::bounded_norms(part.values, queries.dim);
     for open in open.chunks(QUERIES) {
-        for (&query, hits) in open.iter().zip(block(queries, pool, &norms, k, open)) {
+        let best = open.iter().map(|&query| Best::new(queries.row(query), part, k, so_far[query].clone()));
+        for (&query, hits) in open.iter().zip(block(queries, part, &norms, best.collect(), open)) {
             found[query] = Some(hits);
         }
         progress.advance(open.len() as u64);
@@ -40,23 +43,19 @@ pub(super) fn search(
 }
 
 /// The best of some queries.
-fn block(queries: &Vectors, pool: &Vectors, norms: &[f32], k: usize, open: &[usize]) -> Vec<Vec<Hit>> {
-    let dim = pool.dim;
+fn block(queries: &Vectors, part: Part<'_>, norms: &[f32], mut best: Vec<Best<'_>>, open: &[usize]) -> Vec<Vec<Hit>> {
+    let dim = queries.dim;
     let values: Vec<f32> = open.iter().flat_map(|&query| queries.row(query)).copied().collect();
-    // What a product and a dot product may differ by, relative to the norms: each is within `dim` roundings of 2^-24 of the truth.
-    let rounding = (dim as f32 + 16.0) * f32::EPSILON * 1.5;
-    let slacks: Vec<f32> = scan::bounded_norms(&values, dim).into_iter().map(|norm| rounding * norm).collect();
-    let mut best: Vec<_> = open.iter().map(|&query| Best::new(queries.row(query), pool, k)).collect();
-    let mut scores = vec![0.0; open.len() * CANDIDATES.min(pool.n_rows())];
-    let limit = 4 * k + CANDIDATES / 2;
-    for (i, candidates) in pool.values.chunks(CANDIDATES * dim).enumerate() {
+    let slacks: Vec<f32> = scan::bounded_norms(&values, dim).into_iter().map(|norm| rounding(dim) * norm).collect();
+    let mut scores = vec![0.0; open.len() * CANDIDATES.min(part.n_rows(dim))];
+    for (i, candidates) in part.values.chunks(CANDIDATES * dim).enumerate() {
         let n = candidates.len() / dim;
         let scores = &mut scores[..open.len() * n];
         matmul_nt(scores, &values, candidates, open.len(), n, dim);
         let norms = &norms[i * CANDIDATES..][..n];
         best.par_iter_mut().zip(scores.par_chunks(n)).zip(&slacks).for_each(|((best, scores), &slack)| {
             offer(best, i * CANDIDATES, scores, norms, slack);
-            if best.pending.len() > limit {
+            if best.pending.len() > best.k.saturating_mul(4).saturating_add(ENOUGH_PENDING) {
                 best.settle();
             }
         });
@@ -64,8 +63,13 @@ fn block(queries: &Vectors, pool: &Vectors, norms: &[f32], k: usize, open: &[usi
     best.into_par_iter().map(Best::into_sorted).collect()
 }
 
+/// What a product and a dot product may differ by, relative to the norms: each is within `dim` roundings of 2^-24 of the truth.
+pub(super) fn rounding(dim: usize) -> f32 {
+    (dim as f32 + 16.0) * f32::EPSILON * 1.5
+}
+
 /// Candidates from row `first` on, with their scores and norms; the error is `slack` times the norm.
-fn offer(best: &mut Best<'_>, first: usize, scores: &[f32], norms: &[f32], slack: f32) {
+pub(super) fn offer(best: &mut Best<'_>, first: usize, scores: &[f32], norms: &[f32], slack: f32) {
     let floor = best.floor;
     for (i, (scores, norms)) in scores.chunks(GROUP).zip(norms.chunks(GROUP)).enumerate() {
         let pairs = || scores.iter().zip(norms);

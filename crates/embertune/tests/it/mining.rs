@@ -41,8 +41,8 @@ fn mined(
     progress: &dyn Progress,
 ) -> Mined {
     let hits = rankings.iter().map(|ranking| ranking.iter().map(|&row| Hit { row, score: 0.0 }).collect()).collect();
-    let ranked = Ranked { hits, positives: Vec::new(), score: Box::new(|_, _| 0.0) };
-    let mined = choose(&rows, pool, &ranked, &Review::default(), settings).into_mined(rows, pool, settings);
+    let ranked = Ranked { hits, positives: Vec::new(), score: Box::new(|_, _| Ok(0.0)) };
+    let mined = choose(&rows, pool, &ranked, &Review::default(), settings).unwrap().into_mined(rows, pool, settings);
     say_what_is_missing(&mined, settings, progress);
     mined
 }

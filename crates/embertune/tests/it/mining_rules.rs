@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::golden;
 use crate::mining::{row, rows_of};
+use crate::mining_sources::in_a_file;
 use crate::said::Said;
 use crate::search::{SCORE, vectors};
 
@@ -46,7 +47,7 @@ fn sentence_transformers_lists_and_scores_from_the_golden_cranfield_vectors() {
     let Some((golden, rows, corpus)) = golden_rows("cranfield") else { return };
     let pool = Pool::new(corpus.iter().cloned());
     let [queries, passages] = ["cranfield/queries", "cranfield/corpus"].map(|name| vectors(&tensors, name));
-    let made = MadeVectors { queries, queries_path: "q.npy".into(), passages, passages_path: "p.npy".into() };
+    let made = MadeVectors { queries, queries_path: "q.npy".into(), passages: in_a_file(&passages) };
     let mined = mine::<Cpu>(VectorSource::Made(made), rows, Some(corpus), &Review::default(), &st_margin(), &Silent);
     let mined = mined.unwrap();
     let (mut n_short, mut n_scores) = (0, 0);
@@ -95,9 +96,10 @@ fn sentence_transformers_lists_of_scifact_as_far_as_the_golden_rankings_go() {
         .collect();
     let known: HashSet<_> = (0..rows.len()).filter(|&i| positives[i].is_some()).collect();
     let positives = positives.into_iter().map(|scores| scores.unwrap_or(vec![-1.0])).collect();
-    let ranked = Ranked { hits, positives, score: Box::new(|_, _| 0.0) };
+    let ranked = Ranked { hits, positives, score: Box::new(|_, _| Ok(0.0)) };
     let settings = st_margin();
-    let mined = choose(&rows, &pool, &ranked, &Review::default(), &settings).into_mined(rows, &pool, &settings);
+    let mined =
+        choose(&rows, &pool, &ranked, &Review::default(), &settings).unwrap().into_mined(rows, &pool, &settings);
     let mut n_checked = 0;
     for (i, Row { example, .. }) in mined.rows.iter().enumerate() {
         // Rows of one query share the lowest positive: all of them have to be known.
@@ -121,7 +123,7 @@ fn by_scores(
 ) -> Mined {
     let queries = Vectors::new(vec![1.0; rows.len()], 1);
     let passages = Vectors::new(texts.iter().map(|(_, score)| *score).collect(), 1);
-    let made = MadeVectors { queries, queries_path: "q".into(), passages, passages_path: "p".into() };
+    let made = MadeVectors { queries, queries_path: "q".into(), passages: in_a_file(&passages) };
     let pool = texts.iter().map(|(text, _)| text.to_string()).collect();
     mine::<Cpu>(VectorSource::Made(made), rows, Some(pool), review, settings, said).unwrap()
 }

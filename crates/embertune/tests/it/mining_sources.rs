@@ -4,9 +4,12 @@ use std::path::Path;
 
 use embertune::data::{Row, read_rows};
 use embertune::embed::Vectors;
+use embertune::embed::files::{Format, ValueType, write_vectors};
+use embertune::embed::stored::VectorFile;
 use embertune::mine::output::{Shape, write};
 use embertune::mine::{MadeVectors, MineSettings, Mined, Preset, Ranking, Review, RowScores, VectorSource, mine};
 use embertune::progress::{Progress, Silent};
+use embertune::search::exact::PART_ROWS;
 use embertune::{Error, Result};
 use embertune_kernels::cpu::Cpu;
 
@@ -15,7 +18,15 @@ use crate::said::Said;
 
 fn made(queries: &[[f32; 2]], passages: &[[f32; 2]]) -> VectorSource<'static, Cpu> {
     let [queries, passages] = [queries, passages].map(|rows| Vectors::new(rows.concat(), 2));
-    VectorSource::Made(MadeVectors { queries, queries_path: "q.npy".into(), passages, passages_path: "p.npy".into() })
+    VectorSource::Made(MadeVectors { queries, queries_path: "q.npy".into(), passages: in_a_file(&passages) })
+}
+
+/// `vectors` as a file `p.npy`, which is open and has no name any more.
+pub fn in_a_file(vectors: &Vectors) -> VectorFile {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.npy");
+    write_vectors(&path, Format::Npy, ValueType::F32, vectors).unwrap();
+    VectorFile::open(&path).unwrap()
 }
 
 fn mine_texts(source: VectorSource<'_, Cpu>, rows: Vec<Row>, texts: &[&str], settings: &MineSettings) -> Result<Mined> {
@@ -35,6 +46,53 @@ fn vectors_belong_to_the_texts_of_the_file_also_where_some_are_equal() {
 }
 
 #[test]
+fn a_pool_of_several_parts_is_searched_as_one_also_where_texts_are_equal() {
+    // Every 1,000th text is equal to the one before it, with a vector that is the best of all and not used.
+    let n = PART_ROWS + 2500;
+    let is_copy = |i: &usize| i % 1000 == 999;
+    let texts: Vec<_> = (0..n).map(|i| format!("t{}", if is_copy(&i) { i - 1 } else { i })).collect();
+    let score = |i: usize| if is_copy(&i) { 9.0 } else { (i * 7919 % n) as f32 / n as f32 };
+    let passages = in_a_file(&Vectors::new((0..n).map(score).collect(), 1));
+    let queries = Vectors::new(vec![1.0; 2], 1);
+    let source: VectorSource<'_, Cpu> = VectorSource::Made(MadeVectors { queries, queries_path: "q".into(), passages });
+    // The best text of all, and one of the last part.
+    let best = (0..n).filter(|i| !is_copy(i)).max_by_key(|i| i * 7919 % n).unwrap();
+    let rows = vec![row("q", &[&texts[best]], 1), row("r", &[&texts[n - 2]], 2)];
+    let settings = MineSettings { n_negatives: 50, ..Preset::SentenceTransformers.settings() };
+    let mined = mine(source, rows, Some(texts.clone()), &Review::default(), &settings, &Silent).unwrap();
+    let mut expected: Vec<_> = (0..n).filter(|i| !is_copy(i)).collect();
+    expected.sort_by_key(|i| std::cmp::Reverse(i * 7919 % n));
+    for (mined, positive) in mined.rows.iter().zip([best, n - 2]) {
+        let expected = expected.iter().filter(|&&i| i != positive).take(50).map(|&i| &texts[i]);
+        assert!(mined.example.negatives.iter().eq(expected));
+    }
+    assert_eq!(mined.scores[1].positives, [score(n - 2)]);
+}
+
+#[test]
+fn approximate_search_says_what_it_finds_and_mines_from_that() {
+    let texts: Vec<_> = (0..400).map(|i| format!("t{i}")).collect();
+    // In a circle: the best of a query are all in one place.
+    let angle = |i: usize| i as f32 * std::f32::consts::TAU / 400.0;
+    let passages = Vectors::new((0..400).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect(), 2);
+    let source = || {
+        VectorSource::<Cpu>::Made(MadeVectors {
+            queries: Vectors::new(vec![1.0, 0.0], 2),
+            queries_path: "q".into(),
+            passages: in_a_file(&passages),
+        })
+    };
+    let said = Said::default();
+    let mine = |search_share| {
+        let settings = MineSettings { n_negatives: 5, search_share, ..Preset::SentenceTransformers.settings() };
+        let rows = vec![row("q", &["t0"], 1)];
+        mine(source(), rows, Some(texts.clone()), &Review::default(), &settings, &said).unwrap().rows.remove(0)
+    };
+    assert_eq!(mine(Some(0.3)).example.negatives, mine(None).example.negatives);
+    assert_eq!(said.lines(), ["note: approximate search: 100.0 % of the best 7 are found, measured on 1 of 1 rows"]);
+}
+
+#[test]
 fn vectors_that_do_not_fit_are_refused_with_their_file() {
     let settings = Preset::SentenceTransformers.settings();
     let mine = |queries: &[[f32; 2]], passages: &[[f32; 2]], positive: &str| {
@@ -45,7 +103,8 @@ fn vectors_that_do_not_fit_are_refused_with_their_file() {
     };
     let two = [[1.0, 0.0], [0.5, 0.0]];
     assert_eq!(mine(&two, &two, "p"), "q.npy: 2 vectors, but 1 rows in `--input_file`");
-    assert_eq!(mine(&two[..1], &two[..1], "p"), "p.npy: 1 vectors, but 2 candidates in `--candidate_pool`");
+    let error = mine(&two[..1], &two[..1], "p");
+    assert!(error.ends_with("p.npy: 1 vectors, but 2 candidates in `--candidate_pool`"), "{error}");
     assert!(mine(&two[..1], &two, "other").contains("the positive `other` of row 3 is not in `--candidate_pool`"));
 }
 
