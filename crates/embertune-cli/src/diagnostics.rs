@@ -26,6 +26,11 @@ pub fn exit_code(is_unmet: bool) -> ExitCode {
     if is_unmet { ExitCode::from(UNMET) } else { ExitCode::SUCCESS }
 }
 
+/// The exit code where the user wanted the work to stop.
+pub fn interrupted() -> ExitCode {
+    ExitCode::from(INTERRUPTED)
+}
+
 /// Shows an error and gives the exit code that goes with it.
 pub fn report(error: &Error) -> ExitCode {
     if let Error::Io { source, .. } = error

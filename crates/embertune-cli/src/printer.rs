@@ -112,17 +112,10 @@ fn set_json(evaluation: &Evaluation) -> Map<String, Value> {
         .iter()
         .map(|score| (format!("{}@{}", score.metric.name(), score.cutoff), json!(score.mean)))
         .collect();
-    let counts = [
-        ("n_queries", evaluation.n_queries),
-        ("n_queries_without_positive", evaluation.n_queries_without_positive),
-        ("n_queries_truncated", evaluation.n_queries_truncated),
-        ("n_candidates", evaluation.n_candidates),
-        ("n_duplicate_candidates", evaluation.n_duplicate_candidates),
-        ("n_candidates_truncated", evaluation.n_candidates_truncated),
-        ("n_positives", evaluation.n_positives),
-        ("n_positives_missing", evaluation.n_positives_missing),
-    ];
-    let mut object: Map<_, _> = counts.into_iter().map(|(name, count)| (name.to_string(), json!(count))).collect();
+    let mut object = Map::from_iter([("n_queries".into(), json!(evaluation.n_queries))]);
+    if let Value::Object(counts) = json!(evaluation.counts) {
+        object.extend(counts);
+    }
     object.insert("scores".into(), Value::Object(scores));
     object
 }
@@ -136,8 +129,8 @@ fn table(title: &str, evaluation: &Evaluation) -> String {
     }
     let mut text = format!("{title}: {} queries", evaluation.n_queries);
     // The candidates of a run that was made elsewhere are not known.
-    if evaluation.n_candidates > 0 {
-        text += &format!(", {} candidates", evaluation.n_candidates);
+    if evaluation.counts.n_candidates > 0 {
+        text += &format!(", {} candidates", evaluation.counts.n_candidates);
     }
     text += &format!("\n{:<11}", "");
     for cutoff in &cutoffs {

@@ -10,7 +10,7 @@ use embertune::train::measure::{Measure, Verdict};
 use embertune::train::{EvaluationEvent, Observer, Plan, StepEvent};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::interrupt;
+use crate::interrupt::Signals;
 
 /// Without a terminal, a stage says where it is this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ const TRAINING: &str = "{prefix} {bar:16} {pos}/{len} {wide_msg}";
 pub struct Display {
     on_terminal: bool,
     stage: Mutex<Option<Stage>>,
-    stop: interrupt::Flag,
+    signals: Signals,
 }
 
 struct Stage {
@@ -62,12 +62,12 @@ impl Display {
 
     /// Lines, wherever they go.
     pub fn lines() -> Display {
-        Display { on_terminal: false, stage: Mutex::new(None), stop: interrupt::Flag::default() }
+        Display { on_terminal: false, stage: Mutex::new(None), signals: Signals::default() }
     }
 
-    /// Raised when the user wants the work to stop.
-    pub fn stop_flag(&self) -> &interrupt::Flag {
-        &self.stop
+    /// By which the user asks the work to stop.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     fn stage(&self) -> MutexGuard<'_, Option<Stage>> {
@@ -153,7 +153,7 @@ impl Observer for Display {
     }
 
     fn is_stop_requested(&self) -> bool {
-        interrupt::is_requested(&self.stop)
+        self.signals.is_stop_requested()
     }
 }
 

@@ -68,6 +68,10 @@ pub struct AuditArgs {
           hide_default_value = true, value_name = "True|False", help_heading = "Output", action = clap::ArgAction::Set)]
     pub json: bool,
 
+    /// Write what --json prints to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+
     /// Write a page of HTML to this file: one file, no network
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub html: Option<PathBuf>,

@@ -17,7 +17,7 @@ use crate::printer;
 /// Runs the command. The exit code says whether something was found that is as severe as `--fail_on`.
 pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     start_threads(&args.machine)?;
-    for output in args.html.iter().chain(&args.fix) {
+    for output in args.output.iter().chain(&args.html).chain(&args.fix) {
         check_writable(output)?;
     }
     let columns = args.columns.clone().unwrap_or_default();
@@ -40,6 +40,12 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     }
     if let Some(path) = &args.fix {
         fix(path, args, &examples, &audit, progress)?;
+    }
+    if let Some(path) = &args.output {
+        write_file(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, &audit)?;
+            out.write_all(b"\n")
+        })?;
     }
     if let Some(path) = &args.html {
         let page = printer::audit_html(&audit);

@@ -24,6 +24,7 @@ pub fn run(args: &ReportArgs, progress: &dyn Progress) -> Result<()> {
             run.folder.display()
         ));
     }
+    Run::tell_apart(&mut runs);
     let written = match &runs[..] {
         [run] => {
             let html = args.output.clone().unwrap_or_else(|| run.folder.join(PAGE));

@@ -8,14 +8,13 @@ use embertune::train::{TrainSettings, dry_run, train};
 
 use super::start_threads;
 use crate::args::TrainArgs;
-use crate::interrupt;
 use crate::progress::Display;
 
 /// Runs the command.
 pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
     let settings = args.settings()?;
     start_threads(&args.machine)?;
-    interrupt::listen(progress.stop_flag())?;
+    let _listening = progress.signals().listen()?;
     if args.per_device_train_batch_size == 1 && args.train_group_size == 2 {
         progress.warn(
             "`--per_device_train_batch_size 1` with `--train_group_size 2` gives each query a single negative, which is \

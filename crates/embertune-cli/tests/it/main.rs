@@ -6,6 +6,7 @@ mod comparing;
 mod data_commands;
 mod errors;
 mod interrupted;
+mod interrupted_tune;
 mod memory;
 mod reporting;
 mod workflow;

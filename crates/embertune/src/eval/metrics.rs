@@ -99,6 +99,12 @@ pub struct Measure {
 }
 
 impl Measure {
+    /// Every metric at each of `cutoffs`, by metric, then by cutoff.
+    pub fn all(cutoffs: &[usize]) -> Vec<Measure> {
+        let of = |metric| cutoffs.iter().map(move |&cutoff| Measure { metric, cutoff });
+        Metric::ALL.into_iter().flat_map(of).collect()
+    }
+
     /// The value for one query, as [`Metric::at`].
     pub fn value(self, ranked: &[i32], judged: &[i32]) -> f64 {
         self.metric.at(self.cutoff, ranked, judged)

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{Measure, Metric};
+use super::metrics::Measure;
 use super::retrieval::Rankings;
 use super::test_set::TestSet;
 use super::words::{script, words};
@@ -37,15 +38,15 @@ pub struct Results {
 /// Counts of what is unusual about a test set, or was in its evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Number of documents; 0 where they are not known.
+    /// Number of distinct documents; 0 where they are not known, of a run that was made elsewhere.
     pub n_candidates: usize,
     /// Documents that were left out because an equal one was there already.
     pub n_duplicate_candidates: usize,
     /// Relevant documents, over all queries.
     pub n_positives: usize,
-    /// Relevant documents that are not among the documents.
+    /// Relevant documents that are not among the documents. They cannot be found, but still count as relevant.
     pub n_positives_missing: usize,
-    /// Queries none of whose relevant documents is there.
+    /// Queries none of whose relevant documents is there: every metric of theirs is 0.
     pub n_queries_without_positive: usize,
     /// Queries that are longer than the model reads.
     pub n_queries_truncated: usize,
@@ -154,7 +155,13 @@ impl SetResults {
 
     /// One value for each query.
     pub fn values(&self, measure: Measure) -> Vec<f64> {
-        self.queries.iter().map(|query| query.value(measure)).collect()
+        self.values_of(&[measure]).swap_remove(0)
+    }
+
+    /// Of each measure, one value for each query.
+    pub fn values_of(&self, measures: &[Measure]) -> Vec<Vec<f64>> {
+        let of_queries: Vec<_> = self.queries.par_iter().map(|query| query.values(measures)).collect();
+        (0..measures.len()).map(|i| of_queries.iter().map(|values| values[i]).collect()).collect()
     }
 
     /// Leaves out all texts and all fields of the queries but `kept`: names, scores and judgments stay.
@@ -168,12 +175,13 @@ impl SetResults {
 }
 
 impl QueryResults {
-    /// A metric of this query.
-    pub fn value(&self, measure: Measure) -> f64 {
+    /// Metrics of this query.
+    fn values(&self, measures: &[Measure]) -> Vec<f64> {
         let grade_of: HashMap<&str, i32> = self.judged.iter().map(|(id, grade)| (id.as_str(), *grade)).collect();
         let ranked: Vec<_> =
             self.ranking.iter().map(|(id, _)| grade_of.get(id.as_str()).copied().unwrap_or(0)).collect();
-        measure.value(&ranked, &self.judged.iter().map(|(_, grade)| *grade).collect::<Vec<_>>())
+        let judged: Vec<_> = self.judged.iter().map(|(_, grade)| *grade).collect();
+        measures.iter().map(|measure| measure.value(&ranked, &judged)).collect()
     }
 
     /// Rank of the first relevant document, from 1, where it was found.
@@ -197,9 +205,8 @@ impl Results {
     pub fn write(&self, path: &Path, cutoffs: &[usize]) -> Result<()> {
         let mut results = self.clone();
         for set in &mut results.sets {
-            let measures = Metric::ALL.iter().flat_map(|&metric| cutoffs.iter().map(move |&cutoff| (metric, cutoff)));
-            let measures = measures.map(|(metric, cutoff)| Measure { metric, cutoff });
-            set.scores = measures.map(|measure| (measure.to_string(), set.values(measure))).collect();
+            let measures = Measure::all(cutoffs);
+            set.scores = measures.iter().map(Measure::to_string).zip(set.values_of(&measures)).collect();
         }
         write_file(path, |out| {
             serde_json::to_writer(&mut *out, &results).map_err(io::Error::from)?;

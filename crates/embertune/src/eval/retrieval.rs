@@ -10,7 +10,7 @@ use embertune_kernels::Ops;
 use serde::Serialize;
 
 use super::metrics::{Measure, Metric};
-use super::results::SetResults;
+use super::results::{Counts, SetResults};
 use super::test_set::TestSet;
 use crate::data::{Example, Pool, TextId};
 use crate::embed::cache::Embedding;
@@ -82,24 +82,12 @@ pub struct Score {
 }
 
 /// What came out of an evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// Number of queries.
     pub n_queries: usize,
-    /// Number of distinct candidates; 0 where they are not known, of a run that was made elsewhere.
-    pub n_candidates: usize,
-    /// Candidates that were left out because an equal one was there already.
-    pub n_duplicate_candidates: usize,
-    /// Relevant documents, over all queries.
-    pub n_positives: usize,
-    /// Relevant documents that are not in the pool, over all queries. They can't be found, but still count as relevant.
-    pub n_positives_missing: usize,
-    /// Queries none of whose relevant documents is in the pool: every metric of theirs is 0.
-    pub n_queries_without_positive: usize,
-    /// Queries that are longer than the model reads.
-    pub n_queries_truncated: usize,
-    /// Candidates that are longer than the model reads.
-    pub n_candidates_truncated: usize,
+    /// Of what is unusual.
+    pub counts: Counts,
     /// Every metric at every cutoff, by metric, then by cutoff.
     pub scores: Vec<Score>,
 }
@@ -120,24 +108,13 @@ impl Evaluation {
     }
 
     fn at(results: &SetResults, cutoffs: &[usize]) -> Evaluation {
-        let measures = Metric::ALL.iter().flat_map(|&metric| cutoffs.iter().map(move |&cutoff| (metric, cutoff)));
-        let scores = measures.map(|(metric, cutoff)| {
-            let per_query = results.values(Measure { metric, cutoff });
-            let mean = per_query.iter().sum::<f64>() / per_query.len().max(1) as f64;
-            Score { metric, cutoff, mean, per_query }
-        });
-        let counts = &results.counts;
-        Evaluation {
-            n_queries: results.queries.len(),
-            n_candidates: counts.n_candidates,
-            n_duplicate_candidates: counts.n_duplicate_candidates,
-            n_positives: counts.n_positives,
-            n_positives_missing: counts.n_positives_missing,
-            n_queries_without_positive: counts.n_queries_without_positive,
-            n_queries_truncated: counts.n_queries_truncated,
-            n_candidates_truncated: counts.n_candidates_truncated,
-            scores: scores.collect(),
-        }
+        let measures = Measure::all(cutoffs);
+        let scores =
+            measures.iter().zip(results.values_of(&measures)).map(|(&Measure { metric, cutoff }, per_query)| {
+                let mean = per_query.iter().sum::<f64>() / per_query.len().max(1) as f64;
+                Score { metric, cutoff, mean, per_query }
+            });
+        Evaluation { n_queries: results.queries.len(), counts: results.counts.clone(), scores: scores.collect() }
     }
 }
 

@@ -8,8 +8,9 @@ use embertune_kernels::Ops;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::data::lines::Lines;
+use crate::data::Columns;
 use crate::data::object::Object;
+use crate::data::source::for_each_object;
 use crate::embed::{Vectors, embed};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
@@ -58,10 +59,10 @@ pub struct TripletAccuracy {
     pub accuracy: f64,
 }
 
-/// Reads `{"sentence1": str, "sentence2": str, "score": number}` lines.
+/// Reads `{"sentence1": str, "sentence2": str, "score": number}` rows, in any form that rows are read in.
 ///
 /// # Errors
-/// A line of another form, fewer than two lines.
+/// A row of another form, no rows, scores that are all equal.
 pub fn read_pairs(path: &Path) -> Result<Vec<ScoredPair>> {
     let pairs = read(path, |object, pairs| {
         let Some(score) = object.fields.get("score").and_then(Value::as_f64) else {
@@ -80,11 +81,11 @@ pub fn read_pairs(path: &Path) -> Result<Vec<ScoredPair>> {
     Ok(pairs)
 }
 
-/// Reads `{"anchor": str, "positive": str, "negative": str}` lines, or rows `{"query": str, "pos": [str], "neg": [str]}`, each of
+/// Reads `{"anchor": str, "positive": str, "negative": str}` rows, or rows `{"query": str, "pos": [str], "neg": [str]}`, each of
 /// which is every positive with every negative.
 ///
 /// # Errors
-/// A line of another form, no triplets at all.
+/// A row of another form, no triplets at all.
 pub fn read_triplets(path: &Path) -> Result<Vec<Triplet>> {
     read(path, |object, triplets| {
         if object.has("anchor") {
@@ -188,12 +189,7 @@ pub fn cosine(left: &[f32], right: &[f32]) -> f64 {
 
 fn read<T>(path: &Path, mut take: impl FnMut(&Object<'_>, &mut Vec<T>) -> Result<()>) -> Result<Vec<T>> {
     let mut items = Vec::new();
-    for entry in Lines::open(path)? {
-        let (line, text) = entry?;
-        if !text.trim().is_empty() {
-            take(&Object::parse(path, line, &text)?, &mut items)?;
-        }
-    }
+    for_each_object(path, &Columns::default(), |object, _| take(&object, &mut items))?;
     if items.is_empty() {
         return Err(Error::Data {
             path: path.into(),
@@ -207,6 +203,28 @@ fn read<T>(path: &Path, mut take: impl FnMut(&Object<'_>, &mut Vec<T>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_and_triplets_are_read_from_tables_as_from_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let lines = write(
+            "p.jsonl",
+            "{\"sentence1\": \"a, b\", \"sentence2\": \"c\", \"score\": 1}\n{\"sentence1\": \"d\", \"sentence2\": \"e\", \"score\": 0.5}\n",
+        );
+        let table = write("p.csv", "sentence1,sentence2,score\n\"a, b\",c,1\nd,e,0.5\n");
+        assert_eq!(read_pairs(&lines).unwrap(), read_pairs(&table).unwrap());
+        let table = write("t.tsv", "anchor\tpositive\tnegative\na\tb\tc\n");
+        let row = write("t.jsonl", "{\"query\": \"a\", \"pos\": [\"b\"], \"neg\": [\"c\"]}\n");
+        assert_eq!(read_triplets(&table).unwrap(), read_triplets(&row).unwrap());
+        let bad = write("bad.csv", "sentence1,sentence2,score\na,b,1\nc,d,high\n");
+        let error = read_pairs(&bad).unwrap_err().to_string();
+        assert!(error.contains("bad.csv:3: field `score`"), "{error}");
+    }
 
     /// scipy.stats.spearmanr([3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]) = 0.1988537, pearsonr = 0.2096553.
     #[test]

@@ -4,6 +4,7 @@
 
 use maud::{Markup, PreEscaped, html};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 /// Size in CSS pixels.
@@ -24,23 +25,20 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// A chart of up to three lines; nothing where no line has two points.
-pub fn lines(title: &str, x_label: &str, mut lines: Vec<Line>) -> Markup {
-    lines.retain(|line| line.points.len() > 1);
-    let all = || lines.iter().flat_map(|line| line.points.iter().copied());
+/// A chart of up to three lines; nothing where no line has two points. The place in the list decides how a line looks, so that a run looks
+/// the same in all charts, also where the one before it has nothing to show.
+pub fn lines(title: &str, x_label: &str, lines: &[Line]) -> Markup {
+    let has_one = lines.len() == 1;
+    let lines: Vec<_> = lines.iter().enumerate().filter(|(_, line)| line.points.len() > 1).collect();
+    let all = || lines.iter().flat_map(|(_, line)| line.points.iter().copied());
     if lines.is_empty() {
         return html! {};
     }
     let (x, y) = (range(all().map(|(x, _)| x), 0.0), range(all().map(|(_, y)| y), 0.06));
     let drawn = draw(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(6)
-            .margin_right(14)
-            .x_label_area_size(34)
-            .y_label_area_size(50)
-            .build_cartesian_2d(x.0..x.1, y.0..y.1)?;
-        mesh(&mut chart, x_label, true)?;
-        for (line, color) in lines.iter().zip(SERIES) {
+        let mut chart = axes(area, x, y, x_label, Left::Numbers)?;
+        for (place, line) in &lines {
+            let color = SERIES[*place];
             chart.draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2)))?;
             // A handful of points are measurements; many are a curve.
             if line.points.len() <= 12 {
@@ -49,7 +47,7 @@ pub fn lines(title: &str, x_label: &str, mut lines: Vec<Line>) -> Markup {
         }
         Ok(())
     });
-    let words = lines.iter().map(|line| {
+    let words = lines.iter().map(|(_, line)| {
         let (first, last) = (line.points[0], line.points[line.points.len() - 1]);
         format!(
             "{} goes from {} at {} {} to {} at {}",
@@ -61,7 +59,8 @@ pub fn lines(title: &str, x_label: &str, mut lines: Vec<Line>) -> Markup {
             short(last.0)
         )
     });
-    let names: Vec<_> = lines.iter().map(|line| line.name.clone()).collect();
+    // One line is what the title says.
+    let names: Vec<_> = lines.iter().filter(|_| !has_one).map(|(place, line)| (*place, line.name.as_str())).collect();
     figure(title, &words.collect::<Vec<_>>().join("; "), &names, &drawn)
 }
 
@@ -77,13 +76,7 @@ pub fn histograms(
     let n_bars = of[0].1.len();
     let at = |bar: usize| from + width * bar as f64;
     let drawn = draw(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(6)
-            .margin_right(14)
-            .x_label_area_size(34)
-            .y_label_area_size(50)
-            .build_cartesian_2d(from..at(n_bars), 0.0..y_max as f64 * 1.06)?;
-        mesh(&mut chart, x_label, true)?;
+        let mut chart = axes(area, (from, at(n_bars)), (0.0, y_max as f64 * 1.06), x_label, Left::Numbers)?;
         for ((_, counts), color) in of.iter().zip(SERIES) {
             let steps = counts.iter().enumerate().flat_map(|(bar, &n)| [(at(bar), n as f64), (at(bar + 1), n as f64)]);
             chart.draw_series(AreaSeries::new(steps, 0.0, color.mix(0.18)).border_style(color.stroke_width(2)))?;
@@ -94,7 +87,7 @@ pub fn histograms(
         let most = (0..counts.len()).max_by_key(|&bar| counts[bar]).unwrap_or(0);
         format!("{name}: most between {} and {}", short(at(most)), short(at(most + 1)))
     });
-    figure(title, &words.collect::<Vec<_>>().join("; "), &of.map(|(name, _)| name.to_string()), &drawn)
+    figure(title, &words.collect::<Vec<_>>().join("; "), &[(0, of[0].0), (1, of[1].0)], &drawn)
 }
 
 /// A name, a value, and the interval that it is in.
@@ -106,14 +99,9 @@ pub fn intervals(title: &str, x_label: &str, of: &[Estimate]) -> Markup {
     let x = range(ends.chain([0.0]), 0.08);
     let place = |i: usize| (of.len() - 1 - i) as f64;
     let drawn = draw(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .margin(6)
-            .margin_right(14)
-            .x_label_area_size(34)
-            .y_label_area_size(86)
-            .build_cartesian_2d(x.0..x.1, -0.6..of.len() as f64 - 0.4)?;
-        mesh(&mut chart, x_label, false)?;
-        chart.draw_series([PathElement::new(vec![(0.0, -0.6), (0.0, of.len() as f64 - 0.4)], AXIS.stroke_width(1))])?;
+        let y = (-0.6, of.len() as f64 - 0.4);
+        let mut chart = axes(area, x, y, x_label, Left::Names)?;
+        chart.draw_series([PathElement::new(vec![(0.0, y.0), (0.0, y.1)], AXIS.stroke_width(1))])?;
         for (i, (name, value, interval)) in of.iter().enumerate() {
             if let Some((low, high)) = *interval {
                 let line = PathElement::new(vec![(low, place(i)), (high, place(i))], SERIES[0].stroke_width(3));
@@ -133,6 +121,7 @@ pub fn intervals(title: &str, x_label: &str, of: &[Estimate]) -> Markup {
 }
 
 type Drawn<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// The elements of the picture, without the `svg` around them.
@@ -151,11 +140,33 @@ fn words() -> FontDesc<'static> {
     ("sans-serif", FONT_SIZE).into_font()
 }
 
-fn mesh<X, Y>(chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>, x_label: &str, has_y: bool) -> Outcome
-where
-    X: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
-    Y: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
-{
+/// What stands to the left of a chart.
+#[derive(Clone, Copy, PartialEq)]
+enum Left {
+    /// The numbers of the vertical axis, with lines through the chart.
+    Numbers,
+    /// Room for names that the chart writes itself; the lines are those of the horizontal axis.
+    Names,
+}
+
+/// An empty chart over two ranges, with its grid and labels.
+fn axes<'a, 'b>(
+    area: &'a Drawn<'b>,
+    x: (f64, f64),
+    y: (f64, f64),
+    x_label: &str,
+    left: Left,
+) -> Result<Chart<'a, 'b>, Box<dyn std::error::Error>> {
+    let (width, n_labels, tick) = match left {
+        Left::Numbers => (50, 5, 4),
+        Left::Names => (86, 0, 0),
+    };
+    let mut chart = ChartBuilder::on(area)
+        .margin(6)
+        .margin_right(14)
+        .x_label_area_size(34)
+        .y_label_area_size(width)
+        .build_cartesian_2d(x.0..x.1, y.0..y.1)?;
     let style = words().color(&WORDS);
     let number = |value: &f64| short(*value);
     let mut mesh = chart.configure_mesh();
@@ -163,28 +174,28 @@ where
         .bold_line_style(GRID)
         .axis_style(AXIS)
         .x_labels(5)
-        .y_labels(if has_y { 5 } else { 0 })
-        .set_all_tick_mark_size(if has_y { 4 } else { 0 })
+        .y_labels(n_labels)
+        .set_all_tick_mark_size(tick)
         .x_label_formatter(&number)
         .y_label_formatter(&number)
         .x_desc(x_label)
         .label_style(style.clone())
         .axis_desc_style(style);
-    if has_y {
-        mesh.disable_x_mesh()
-    } else {
-        mesh.disable_y_mesh()
+    match left {
+        Left::Numbers => mesh.disable_x_mesh(),
+        Left::Names => mesh.disable_y_mesh(),
     };
-    Ok(mesh.draw()?)
+    mesh.draw()?;
+    Ok(chart)
 }
 
 /// The values' range, wider by `margin` of it on both sides.
 fn range(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     let room = match high - low {
-        // A constant has a line in the middle of its chart.
         0.0 if high == 0.0 => return (-1.0, 1.0),
-        0.0 => high.abs() * 0.5,
+        // A constant is seen against 0.
+        0.0 => return (1.06 * low.min(0.0), 1.06 * high.max(0.0)),
         span => span * margin,
     };
     (low - room, high + room)
@@ -212,15 +223,16 @@ fn trimmed(text: &str, unit: &str) -> String {
     text.replace(&format!(".0{unit}"), unit)
 }
 
-fn figure(title: &str, told: &str, names: &[String], drawn: &str) -> Markup {
+/// `names`: of the series, with their places in [`SERIES`].
+fn figure(title: &str, told: &str, names: &[(usize, &str)], drawn: &str) -> Markup {
     html! {
         figure class="chart" {
             figcaption {
                 strong { (title) }
-                @if names.len() > 1 {
+                @if !names.is_empty() {
                     span class="legend" {
-                        @for (i, name) in names.iter().enumerate() {
-                            span class={ "key key" (i + 1) } { (name) }
+                        @for (place, name) in names {
+                            span class={ "key key" (place + 1) } { (name) }
                         }
                     }
                 }
@@ -255,14 +267,14 @@ mod tests {
     #[test]
     fn a_chart_tells_its_lines_in_words_and_names_no_address() {
         let line = |name: &str, last: f64| Line { name: name.into(), points: vec![(1.0, 4.0), (9.0, last)] };
-        let chart = lines("Loss", "step", vec![line("training", 2.0), line("held <out>", 3.0)]).into_string();
+        let chart = lines("Loss", "step", &[line("training", 2.0), line("held <out>", 3.0)]).into_string();
         assert!(chart.contains("training goes from 4 at step 1 to 2 at 9"), "{chart}");
         assert!(chart.contains("held &lt;out&gt;") && !chart.contains("://"), "{chart}");
         assert_eq!(chart.matches("<svg").count(), 1);
         assert_eq!(chart.matches("#A20000").count(), 1 + 2, "a line and its points");
-        assert_eq!(
-            lines("Loss", "step", vec![Line { name: "one".into(), points: vec![(1.0, 1.0)] }]).into_string(),
-            ""
-        );
+        let point = Line { name: "one".into(), points: vec![(1.0, 1.0)] };
+        assert_eq!(lines("Loss", "step", std::slice::from_ref(&point)).into_string(), "");
+        let chart = lines("Loss", "step", &[point, line("second", 2.0)]).into_string();
+        assert!(chart.contains("#A20000") && !chart.contains("#A10000"), "the second looks as beside the first");
     }
 }

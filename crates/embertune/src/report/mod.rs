@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod audit;
 pub mod card;
 mod changes;
 mod chart;

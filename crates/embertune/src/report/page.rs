@@ -5,7 +5,7 @@ use std::path::Path;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::run::Run;
-use super::{changes, metrics, setup, training};
+use super::{audit, changes, metrics, setup, training};
 use crate::eval::Finding;
 
 const STYLE: &str = include_str!("style.css");
@@ -29,6 +29,7 @@ pub fn page(run: &Run) -> String {
         metrics::ranks(run),
         metrics::similarities(run),
         training::section(run),
+        audit::section(run),
         setup::data(run),
         setup::settings(run),
         setup::cost(run),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::audit::AuditFacts;
 use super::verdict::{VERDICT, VerdictRecord};
 use crate::error::{Error, Result};
 use crate::train::measure::Scores;
@@ -16,7 +17,9 @@ use crate::train::measure::Scores;
 /// The model's folder within the folder that `embertune tune` writes.
 const MODEL_OF_TUNE: &str = "model";
 /// The page of the audit that `embertune tune` lets make.
-pub(super) const AUDIT: &str = "audit.html";
+pub(super) const AUDIT_PAGE: &str = "audit.html";
+/// The same for programs.
+const AUDIT: &str = "audit.json";
 
 /// All that is known about a run.
 #[derive(Clone, Debug)]
@@ -28,7 +31,9 @@ pub struct Run {
     /// The folder of the model: the same, or `model` in it.
     pub model: PathBuf,
     /// Whether the page of an audit lies beside the report.
-    pub has_audit: bool,
+    pub has_audit_page: bool,
+    /// `audit.json`, where the data was audited.
+    pub audit: Option<AuditFacts>,
     /// `run.json`.
     pub facts: Facts,
     /// `log.jsonl`.
@@ -188,15 +193,27 @@ impl Run {
             facts: read_json(&record(&model))?,
             log: Log::read(&model.join("log.jsonl"))?,
             verdict: verdict.map(|path| VerdictRecord::read(&path)).transpose()?,
-            has_audit: folder.join(AUDIT).is_file(),
+            has_audit_page: folder.join(AUDIT_PAGE).is_file(),
+            audit: Some(folder.join(AUDIT)).filter(|path| path.is_file()).map(|path| read_json(&path)).transpose()?,
             model,
         })
+    }
+
+    /// Calls runs after the paths that were given where their folders have the same name: `a/model` and `b/model`.
+    pub fn tell_apart(runs: &mut [Run]) {
+        let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
+        for run in runs.iter_mut().filter(|run| names.iter().filter(|name| **name == run.name).count() > 1) {
+            run.name = run.folder.display().to_string();
+        }
     }
 
     /// Leaves out all texts of the data: names, ranks and numbers stay.
     pub fn leave_out_texts(&mut self) {
         if let Some(record) = &mut self.verdict {
             record.comparison.leave_out_texts();
+        }
+        if let Some(audit) = &mut self.audit {
+            audit.leave_out_texts();
         }
     }
 
@@ -239,7 +256,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
     serde_json::from_str(&text).map_err(|error| Error::Data {
         path: path.into(),
-        problem: format!("not of the form that `embertune train` writes: {error}"),
+        problem: format!("not of the form that Embertune writes: {error}"),
         hint: None,
     })
 }

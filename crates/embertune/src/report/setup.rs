@@ -2,9 +2,10 @@
 
 use maud::{Markup, html};
 
+use super::audit::lengths;
 use super::command::{changed_settings, command};
 use super::page::{Section, model_name};
-use super::run::{AUDIT, FileFacts, Run};
+use super::run::{FileFacts, Run};
 use crate::eval::verdict::thousands;
 
 /// The few facts that a reader looks for first.
@@ -12,15 +13,15 @@ pub fn at_a_glance(run: &Run) -> Markup {
     let facts = &run.facts;
     let mut all = Vec::new();
     if let Some(base) = run.setting("model_name_or_path") {
-        all.push(("Base model", model_name(&base)));
+        all.push(("Base model".into(), model_name(&base)));
     }
     if let Some(comparison) = run.verdict.as_ref().map(|record| &record.comparison) {
         let main = comparison.sets[0].main();
-        all.push(("Before and after", format!("{:.4} \u{2192} {:.4}", main.base, main.tuned)));
-        all.push(("Test queries", thousands(main.n as u64)));
+        all.push((comparison.metric.to_string(), format!("{:.4} \u{2192} {:.4}", main.base, main.tuned)));
+        all.push(("Test queries".into(), thousands(main.n as u64)));
     }
-    all.push(("Training rows", thousands(facts.counts.rows as u64)));
-    all.push(("Training time", time(facts.seconds.train)));
+    all.push(("Training rows".into(), thousands(facts.counts.rows as u64)));
+    all.push(("Training time".into(), time(facts.seconds.train)));
     html! { dl class="facts" { @for (name, value) in all { div { dt { (name) } dd { (value) } } } } }
 }
 
@@ -66,7 +67,7 @@ pub fn data(run: &Run) -> Option<Section> {
     }
     let body = html! {
         (pairs("What the model was trained and judged on", &rows))
-        @if run.has_audit { p { a href=(AUDIT) { "What the audit found in the data" } } }
+        (lengths(run))
     };
     Some(Section { id: "data", title: "Data", body })
 }

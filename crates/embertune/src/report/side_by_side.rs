@@ -83,14 +83,14 @@ fn metrics(runs: &[Run]) -> Option<Section> {
 fn curves(runs: &[Run]) -> Option<Section> {
     let charts = html! {
         @for some in runs.chunks(3) {
-            (chart::lines("Loss", "step", some.iter().map(|run| Line {
+            (chart::lines("Loss", "step", &some.iter().map(|run| Line {
                 name: run.name.clone(),
                 points: run.log.steps.iter().map(|line| (line.step as f64, line.loss)).collect(),
-            }).collect()))
-            (chart::lines("nDCG@10 on held-out rows", "step", some.iter().map(|run| Line {
+            }).collect::<Vec<_>>()))
+            (chart::lines("nDCG@10 on held-out rows", "step", &some.iter().map(|run| Line {
                 name: run.name.clone(),
                 points: run.log.evaluations.iter().map(|line| (line.step as f64, line.scores.ndcg10)).collect(),
-            }).collect()))
+            }).collect::<Vec<_>>()))
         }
     };
     (!charts.0.is_empty()).then(|| Section {

@@ -27,11 +27,11 @@ pub fn section(run: &Run) -> Option<Section> {
         of_steps("closest wrong one", |line| line.hardest_negative_similarity),
     ];
     let charts = html! {
-        (chart::lines("Loss", "step", loss))
-        (chart::lines("Held-out rows", "step", metrics))
-        (chart::lines("Learning rate", "step", vec![of_steps("learning rate", |line| line.lr)]))
-        (chart::lines("Right passage closest in its batch", "step", vec![of_steps("share of queries", |line| line.in_batch_accuracy)]))
-        (chart::lines("Similarity in the batch", "step", similarity))
+        (chart::lines("Loss", "step", &loss))
+        (chart::lines("Held-out rows", "step", &metrics))
+        (chart::lines("Learning rate", "step", &[of_steps("learning rate", |line| line.lr)]))
+        (chart::lines("Right passage closest in its batch", "step", &[of_steps("share of queries", |line| line.in_batch_accuracy)]))
+        (chart::lines("Similarity in the batch", "step", &similarity))
     };
     if charts.0.is_empty() {
         return None;

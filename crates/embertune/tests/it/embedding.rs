@@ -147,7 +147,7 @@ fn a_query_finds_itself_first() {
     let said = Said::default();
     let settings = EvalSettings { cutoffs: vec![1, 10], batch_size: 16 };
     let result = evaluate(&model, &queries, texts, &settings, &said).unwrap();
-    assert_eq!((result.n_queries, result.n_candidates, result.n_duplicate_candidates), (45, 45, 15));
+    assert_eq!((result.n_queries, result.counts.n_candidates, result.counts.n_duplicate_candidates), (45, 45, 15));
     assert_eq!(result.mean(Metric::Mrr, 1), Some(1.0));
     assert_eq!(result.mean(Metric::Ndcg, 10), Some(1.0));
     assert_eq!(said.lines(), ["note: 15 candidates are equal to another one and count once"]);

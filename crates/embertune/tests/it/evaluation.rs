@@ -78,8 +78,9 @@ fn positives_outside_the_pool_are_counted_and_stay_relevant() {
     let pool = Pool::new(["x", "a", "b", "a"].map(String::from));
     let queries = queries_of(&[example("q", &["a", "gone"]), example("r", &["gone too"])], &Silent);
     let result = score(&queries, &pool, &[vec![0, 1, 2], vec![2, 1, 0]], &[2]);
-    assert_eq!((result.n_queries, result.n_candidates, result.n_duplicate_candidates), (2, 3, 1));
-    assert_eq!((result.n_positives, result.n_positives_missing, result.n_queries_without_positive), (3, 2, 1));
+    let counts = &result.counts;
+    assert_eq!((result.n_queries, counts.n_candidates, counts.n_duplicate_candidates), (2, 3, 1));
+    assert_eq!((counts.n_positives, counts.n_positives_missing, counts.n_queries_without_positive), (3, 2, 1));
     let of = |metric| &result.scores.iter().find(|s| s.metric == metric).unwrap().per_query;
     assert_eq!(of(Metric::Recall), &[0.5, 0.0]);
     assert_eq!(of(Metric::Mrr), &[0.5, 0.0]);

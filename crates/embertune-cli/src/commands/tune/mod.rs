@@ -26,6 +26,8 @@ use crate::progress::Display;
 use plan::{Facts, Plan, Stage};
 use state::State;
 
+const GOES_ON: &str = "the same `embertune tune` command goes on from here";
+
 /// Runs the command. The exit code says whether the model is better.
 pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
     let facts = Facts::read(args, progress)?;
@@ -52,6 +54,8 @@ pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
     for (i, stage) in plan.stages.iter().enumerate() {
         let heading = format!("[{}/{}] {}", i + 1, plan.stages.len(), stage.name);
         if state.is_done(stage)? {
+            // Nobody may have lived to do it.
+            stage.clean_up()?;
             progress.note(&format!("{heading}: done before"));
             continue;
         }
@@ -60,11 +64,16 @@ pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
         progress.note(&format!("{heading}: {}\n      embertune {}", stage.why, shown(&command)));
         carry_out(&command, progress).inspect_err(|error| {
             if matches!(error, Error::Interrupted { .. }) {
-                progress.note("the same `embertune tune` command goes on from here");
+                progress.note(GOES_ON);
             }
         })?;
         stage.clean_up()?;
         state.finish(stage, &args.out)?;
+        // A training is asked to stop once; the request may have come when there was no step left.
+        if progress.signals().is_stop_requested() {
+            progress.note(GOES_ON);
+            return Ok(diagnostics::interrupted());
+        }
     }
     conclude(&args.out, progress)
 }

@@ -222,10 +222,18 @@ impl Plan {
             .flag("--per_device_train_batch_size", &batch_size)
             .flag("--train_group_size", &group_size)
             .flag("--fail_on", "never")
-            .named("--html", &at("audit.html"));
+            .named("--html", &at("audit.html"))
+            .named("--output", &at("audit.json"));
         let mut reads = facts.data_files.clone();
         reads.extend(args.test.iter().chain(&args.candidate_pool).cloned());
-        builder.add("audit", "what is wrong with the data", audit, reads, vec![at("audit.html")], Texts::MayShow);
+        builder.add(
+            "audit",
+            "what is wrong with the data",
+            audit,
+            reads,
+            vec![at("audit.html"), at("audit.json")],
+            Texts::MayShow,
+        );
 
         let split = Line::new("split")
             .path(&args.data)
@@ -327,7 +335,7 @@ impl Plan {
             Texts::MayShow,
         );
 
-        let reads = vec![verdict, model.join("run.json")];
+        let reads = vec![at("audit.json"), verdict, model.join("run.json")];
         let writes = vec![at("report.html"), at("report.md")];
         builder.add(
             "report",
