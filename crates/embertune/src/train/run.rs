@@ -466,7 +466,7 @@ impl<O: Ops> Run<'_, O> {
         self.so_far.seconds.mining += seconds;
         let kept = match round.n_kept {
             0 => String::new(),
-            n => format!("; {n} rows keep those of their file, since the rules leave none"),
+            n => format!("; rows without any, which get those of their file again: {n}"),
         };
         self.observer.note(&format!(
             "mined again after step {step}, among {} candidates in {seconds:.0} s: {:.0} % of the negatives are new{kept}",
