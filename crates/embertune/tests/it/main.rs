@@ -5,6 +5,7 @@ mod audit;
 mod broken_folders;
 mod comparison;
 mod data;
+mod data_sets;
 mod embedding;
 mod encode;
 mod evaluation;
