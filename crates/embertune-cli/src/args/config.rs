@@ -1,7 +1,8 @@
 //! `--config run.toml` or `run.json`: a file of flags, each a key with its value.
 //!
 //! The entries become arguments in front of those of the command line, and clap parses them all: so a file says what flags say, in
-//! the same words and with the same errors. What the command line has itself is left out, and so is what is the default anyway.
+//! the same words and with the same errors. What the command line has itself is left out, and so is what is the default anyway. A table
+//! is the JSON of its flag; a list of them, like `[[dataset]]`, gives the flag several times.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -71,9 +72,8 @@ pub fn expand(argv: Vec<OsString>, definition: &Command) -> Result<Expanded> {
             return Err(problem(format!("`{key}` is not known to `{}`", command.get_name()), nearest(command, &name)));
         }
         // As transformers takes it: an object where the flag's value is JSON.
-        let is_json = value.is_object()
-            && flag.is_some_and(|flag| flag.get_value_names().is_some_and(|names| names[0] == "JSON"));
-        let value = if is_json { Value::String(value.to_string()) } else { value };
+        let is_json = flag.is_some_and(|flag| flag.get_value_names().is_some_and(|names| names[0] == "JSON"));
+        let value = if is_json { objects_as_text(value) } else { value };
         let values = texts(&value).map_err(|why| problem(format!("`{key}` {why}"), None))?;
         let says_nothing = flag.is_some_and(|flag| given.contains(&flag) || is_default(flag, &values));
         if says_nothing || value.is_null() {
@@ -91,6 +91,15 @@ pub fn expand(argv: Vec<OsString>, definition: &Command) -> Result<Expanded> {
     all.extend(arguments);
     all.extend_from_slice(&argv[2..]);
     Ok(Expanded { argv: all, path, names })
+}
+
+/// Objects, or a list of them, as strings of JSON.
+fn objects_as_text(value: Value) -> Value {
+    match value {
+        Value::Object(_) => Value::String(value.to_string()),
+        Value::Array(list) => list.into_iter().map(objects_as_text).collect(),
+        value => value,
+    }
 }
 
 /// The file that the command line names.
@@ -242,6 +251,33 @@ mod tests {
         assert_eq!(settings.save_steps, TrainSettings::default().save_steps);
     }
 
+    #[test]
+    fn tables_are_data_sets_with_settings_of_their_own() {
+        let file = "model_name_or_path = 'm'\noutput_dir = 'o'\ntemperature = 0.03\n[[dataset]]\ntrain_data = 'a.jsonl'\n\
+                    [[dataset]]\ntrain_data = 'b.jsonl'\nweight = 0.5\nloss = 'cosent'\ntrain-group-size = 1\n";
+        let json = json!({
+            "model_name_or_path": "m", "output_dir": "o", "temperature": 0.03, "dataset": [
+                {"train_data": "a.jsonl"},
+                {"train_data": "b.jsonl", "weight": 0.5, "loss": "cosent", "train_group_size": 1},
+            ],
+        });
+        let settings = parsed("run.toml", file, "--temperature 0.04");
+        assert_eq!(settings.train_files(), [Path::new("a.jsonl"), Path::new("b.jsonl")]);
+        assert_eq!((settings.dataset_weights.as_slice(), settings.temperature), (&[1.0, 0.5][..], 0.04));
+        assert_eq!(settings.of_set(0).train_group_size, settings.train_group_size);
+        assert_eq!((settings.of_set(1).train_group_size, settings.of_set(1).temperature), (1, 0.04));
+        assert_eq!(settings.of_set(1).loss.name.to_string(), "cosent");
+        assert_eq!(parsed("run.json", &json.to_string(), "--temperature 0.04"), settings);
+        assert_eq!(parsed("run.toml", &to_toml(&settings), ""), settings);
+
+        let argv = expanded("run.toml", file, "--train_data c.jsonl").unwrap().argv;
+        let error = Cli::definition().try_get_matches_from(argv).unwrap_err().to_string();
+        assert!(error.contains("cannot be used with"), "{error}");
+        let argv = expanded("run.toml", &file.replace("weight", "wait"), "").unwrap().argv;
+        let error = Cli::definition().try_get_matches_from(argv).unwrap_err().to_string();
+        assert!(error.contains("unknown field `wait`"), "{error}");
+    }
+
     /// Some other value of the same type for each setting, found by trying.
     fn otherwise(fields: &Value, path: &[String]) -> TrainSettings {
         let pointer = format!("/{}", path.join("/"));
@@ -278,6 +314,7 @@ mod tests {
                 json!("query=q"),
                 json!("other"),
                 json!(["other"]),
+                json!([{"loss": "cosent", "train_group_size": 2}]),
             ]
             .to_vec(),
         };

@@ -9,7 +9,8 @@ use embertune::data::Columns;
 use embertune::device::Precision;
 use embertune::optim::SchedulerType;
 use embertune::train::{
-    BatchSampler, Measure, MemoryBudget, MergeAlpha, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
+    BatchSampler, DataSet, Measure, MemoryBudget, MergeAlpha, ReportTo, Resume, SamplingStrategy, Strategy,
+    TrainSettings,
 };
 use embertune::{Error, Result};
 
@@ -46,8 +47,15 @@ pub struct TrainArgs {
     /// CSV, TSV, Parquet, a folder of such files, or a BEIR folder
     ///
     /// Several files are data sets of their own: a batch is of one of them, so that its negatives are of one kind.
-    #[arg(long, value_name = "FILE|FOLDER", required = true, num_args = 1..)]
+    #[arg(long, value_name = "FILE|FOLDER", required_unless_present = "dataset", num_args = 1..)]
     pub train_data: Vec<PathBuf>,
+
+    /// A data set with settings of its own, instead of --train_data; once for each set, or as `[[dataset]]` tables in the file of --config
+    ///
+    /// A JSON object of `train_data`, `weight` (as in --dataset_weights), and what is other than the flags say for the whole run: loss and
+    /// what belongs to it, temperature, train_group_size, use_inbatch_neg, the prompts, the maximum lengths, columns.
+    #[arg(long, value_name = "JSON", value_parser = data_set, conflicts_with_all = ["train_data", "dataset_weights"])]
+    pub dataset: Vec<DataSet>,
 
     /// How often an epoch takes the rows of each data set: 1 is once, 0.5 half of them, 2 twice [default: 1 each]
     #[arg(long, value_name = "X", value_delimiter = ',', num_args = 1..)]
@@ -317,11 +325,18 @@ impl TrainArgs {
     /// # Errors
     /// Flags that contradict each other.
     pub fn settings(&self) -> Result<TrainSettings> {
+        let mut files = self.train_data.iter().chain(self.dataset.iter().map(|set| &set.train_data)).cloned();
+        let train_data = files.next().unwrap_or_default();
+        let dataset_weights = match self.dataset.iter().any(|set| set.weight.is_some()) {
+            true => self.dataset.iter().map(|set| set.weight.unwrap_or(1.0)).collect(),
+            false => self.dataset_weights.clone(),
+        };
         Ok(TrainSettings {
             model_name_or_path: self.model.model_name_or_path.clone(),
-            train_data: self.train_data[0].clone(),
-            more_train_data: self.train_data[1..].to_vec(),
-            dataset_weights: self.dataset_weights.clone(),
+            train_data,
+            more_train_data: files.collect(),
+            dataset_weights,
+            dataset: self.dataset.iter().map(|set| set.own.clone()).collect(),
             columns: self.columns.clone().unwrap_or_default(),
             output_dir: self.output_dir.clone(),
             overwrite_output_dir: self.overwrite_output_dir,
@@ -416,6 +431,10 @@ fn resume(text: &str) -> std::result::Result<Resume, String> {
 pub struct MaxSteps(Option<usize>);
 
 fn memory_budget(text: &str) -> std::result::Result<MemoryBudget, String> {
+    text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
+}
+
+fn data_set(text: &str) -> std::result::Result<DataSet, String> {
     text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
 }
 

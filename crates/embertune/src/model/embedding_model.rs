@@ -210,8 +210,15 @@ impl<O: Ops> EmbeddingModel<O> {
     /// # Errors
     /// If `max_len` leaves no room for text.
     pub fn tokenize(&self, texts: &[&str], role: Role, max_len: Option<usize>) -> Result<Vec<Tokens>> {
+        self.tokenize_behind(self.prompts().of(role), texts, max_len)
+    }
+
+    /// As [`tokenize`](Self::tokenize), with this prompt instead of a role's.
+    ///
+    /// # Errors
+    /// Those of [`tokenize`](Self::tokenize).
+    pub fn tokenize_behind(&self, prompt: &str, texts: &[&str], max_len: Option<usize>) -> Result<Vec<Tokens>> {
         let max_len = max_len.unwrap_or(usize::MAX).min(self.max_seq_length());
-        let prompt = self.prompts().of(role);
         let mut tokens = if self.text.lower_case {
             let lowered: Vec<_> = texts.iter().map(|text| text.to_lowercase()).collect();
             let lowered: Vec<_> = lowered.iter().map(String::as_str).collect();

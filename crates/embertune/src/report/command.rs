@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::train::TrainSettings;
+use crate::train::mixture::tables;
 
 /// Settings of how a run was carried out, not of what came out of it.
 const NOT_OF_THE_RUN: [&str; 2] = ["overwrite_output_dir", "resume_from_checkpoint"];
@@ -39,6 +40,10 @@ fn collect(name: &str, value: &Value, default: &Value, changed: &mut Vec<(String
             let files = files.iter().filter_map(Value::as_str);
             changed.extend(files.map(|file| ("train_data".into(), file.into())));
         }
+        Value::Array(sets) if name == "dataset" => {
+            let own = (1..).zip(sets).filter(|(_, own)| own.as_object().is_some_and(|own| !own.is_empty()));
+            changed.extend(own.map(|(i, own)| (format!("dataset {i}"), own.to_string())));
+        }
         Value::Array(items) => {
             changed.push((name.into(), items.iter().map(Value::to_string).collect::<Vec<_>>().join(",")));
         }
@@ -48,8 +53,15 @@ fn collect(name: &str, value: &Value, default: &Value, changed: &mut Vec<(String
 
 /// The command line of `embertune train` with these settings, as a shell reads it, one flag on each line.
 pub fn command(settings: &Map<String, Value>) -> String {
+    let tables = tables(settings);
+    // A table has its file and weight in it.
+    let is_in_table = |name: &str| {
+        name.starts_with("dataset ") || !tables.is_empty() && ["train_data", "dataset_weights"].contains(&name)
+    };
+    let flags = changed_settings(settings).into_iter().filter(|(name, _)| !is_in_table(name));
+    let sets = tables.iter().map(|table| ("dataset".into(), Value::Object(table.clone()).to_string()));
     let mut text = String::from("embertune train");
-    for (name, value) in changed_settings(settings) {
+    for (name, value) in flags.chain(sets) {
         text += &format!(" \\\n    --{name} {}", quoted(&value));
     }
     text
@@ -100,5 +112,24 @@ mod tests {
                 "--load_best_model_at_end True",
             ]
         );
+    }
+
+    #[test]
+    fn data_sets_with_settings_of_their_own_are_tables_in_the_command() {
+        let settings = TrainSettings {
+            train_data: "a.jsonl".into(),
+            more_train_data: vec!["b.jsonl".into()],
+            dataset_weights: vec![1.0, 0.5],
+            dataset: vec![serde_json::from_str("{}").unwrap(), serde_json::from_str(r#"{"loss": "cosent"}"#).unwrap()],
+            ..TrainSettings::default()
+        };
+        let Value::Object(settings) = json!(settings) else { panic!("settings are an object") };
+        let command = command(&settings);
+        let (first, second) =
+            (r#"--dataset '{"train_data":"a.jsonl","weight":1.0}'"#, r#""weight":0.5,"loss":"cosent"}'"#);
+        assert!(command.contains(first) && command.ends_with(second), "{command}");
+        assert_eq!(command.matches("--").count(), 2, "{command}");
+        let shown = changed_settings(&settings);
+        assert!(shown.contains(&("dataset 2".into(), r#"{"loss":"cosent"}"#.into())), "{shown:?}");
     }
 }

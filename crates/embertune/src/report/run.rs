@@ -54,6 +54,8 @@ pub struct Facts {
     pub prompts: [String; 2],
     /// The data file.
     pub data: FileFacts,
+    /// The other data files.
+    pub more_data: Vec<FileFacts>,
     /// The file of held-out rows.
     pub eval_data: Option<FileFacts>,
     /// What was expected.

@@ -32,6 +32,7 @@ pub fn data(run: &Run) -> Option<Section> {
         (name.to_string(), format!("{} ({}, xxh3 {})", file.path.display(), bytes(file.size_bytes), file.xxh3_128))
     };
     let mut rows = vec![file("Training data", &facts.data)];
+    rows.extend(facts.more_data.iter().map(|data| file("Training data", data)));
     rows.extend(facts.eval_data.as_ref().map(|data| file("Held-out rows", data)));
     rows.push(("Rows".into(), thousands(facts.counts.rows as u64)));
     rows.push(("Distinct texts".into(), thousands(facts.counts.texts as u64)));

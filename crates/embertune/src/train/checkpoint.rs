@@ -1,6 +1,6 @@
 //! What a checkpoint contains, and which run may go on from it.
 //!
-//! A checkpoint is a model folder, usable by itself, with three files more: `optimizer.safetensors`, the optimizer's moments;
+//! A checkpoint is a model folder, usable by itself, with four files more: the list of [`checksums`]; `optimizer.safetensors`, the optimizer's moments;
 //! `log.jsonl`, the log until there; `training_state.json`, the rest: the step, the sums behind the next line of the log, the
 //! evaluations so far, and the [`Fingerprint`] of the run. Order, negatives and dropout are pure functions of (seed, epoch, row), so there
 //! is no state of a generator to keep. Where adapters are trained they are merged in the model, and in `adapter` as they are.
@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::train::cadence::Strategy;
+use crate::train::checksums;
 use crate::train::dataset::TrainingSet;
 use crate::train::record::{FileRecord, SoFar};
 use crate::train::settings::TrainSettings;
@@ -29,12 +30,13 @@ pub const LOG: &str = "log.jsonl";
 /// The rest.
 const STATE: &str = "training_state.json";
 /// Version of these files.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
 /// content is compared instead. Every other setting has to be the same.
-pub const MAY_DIFFER: [&str; 18] = [
+pub const MAY_DIFFER: [&str; 19] = [
     "model_name_or_path",
+    "guide_model",
     "train_data",
     "more_train_data",
     "eval_data",
@@ -54,67 +56,56 @@ pub const MAY_DIFFER: [&str; 18] = [
     "find_batch_size",
 ];
 
-/// Settings that are groups of flags.
-const GROUPS: [&str; 1] = ["adaptation"];
+/// Settings that are groups of flags; what is called `name` in one is the flag of the group's name.
+const GROUPS: [&str; 2] = ["adaptation", "loss"];
+
+/// The files that a run reads its rows and candidates from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Files {
+    /// The file of rows.
+    pub train_data: FileRecord,
+    /// The other files of rows.
+    pub more_train_data: Vec<FileRecord>,
+    /// The file of held-out rows.
+    pub eval_data: Option<FileRecord>,
+    /// The file of candidates.
+    pub candidate_pool: Option<FileRecord>,
+}
 
 /// What decides over the results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// All of them; those of [`MAY_DIFFER`] for the reader.
     settings: TrainSettings,
-    train_data: FileRecord,
-    #[serde(default)]
-    more_train_data: Vec<FileRecord>,
-    eval_data: Option<FileRecord>,
-    candidate_pool: Option<FileRecord>,
+    /// What it reads.
+    pub files: Files,
     /// Hash of the base model, hexadecimal.
     base_model: String,
+    /// Hash of the guide, where there is one.
+    guide_model: Option<String>,
     /// Hash of the tokens of all texts and of the rows made of them, hexadecimal.
     tokens: String,
 }
 
 impl Fingerprint {
-    /// The fingerprint of a run that has not begun: `model` is the base.
+    /// The fingerprint of a run that has not begun: `model` is the base, `guide` the hash of the guide.
     pub fn new<O: Ops>(
         model: &EmbeddingModel<O>,
+        guide: Option<u128>,
         set: &TrainingSet,
         settings: &TrainSettings,
-        [eval_data, candidate_pool]: [Option<FileRecord>; 2],
-        (train_data, more_train_data): (FileRecord, Vec<FileRecord>),
+        files: Files,
     ) -> Self {
         let mut settings = settings.clone();
         // As it is in effect: what `logging_steps` stands in for may not change with it.
         settings.eval_steps = (settings.eval_strategy() == Strategy::Steps).then(|| settings.eval_steps());
-        let base_model = format!("{:032x}", model.hash());
         Fingerprint {
             settings,
-            train_data,
-            more_train_data,
-            eval_data,
-            candidate_pool,
-            base_model,
+            files,
+            base_model: format!("{:032x}", model.hash()),
+            guide_model: guide.map(|hash| format!("{hash:032x}")),
             tokens: hash_of(set),
         }
-    }
-
-    /// The file of rows.
-    pub fn train_data(&self) -> &FileRecord {
-        &self.train_data
-    }
-
-    /// The other files of rows.
-    pub fn more_train_data(&self) -> &[FileRecord] {
-        &self.more_train_data
-    }
-
-    /// The file of held-out rows.
-    pub fn eval_data(&self) -> Option<&FileRecord> {
-        self.eval_data.as_ref()
-    }
-
-    /// The file of candidates.
-    pub fn candidate_pool(&self) -> Option<&FileRecord> {
-        self.candidate_pool.as_ref()
     }
 
     /// Whether `model` is the base of the run still.
@@ -133,24 +124,35 @@ impl Fingerprint {
             }
         }
         let content = |file: Option<&FileRecord>| file.map(|file| (file.size_bytes, file.xxh3_128.clone()));
+        let (was, is) = (&self.files, &now.files);
+        let more = was.more_train_data.iter().zip(&is.more_train_data);
         for (name, was, is) in [
-            ("train_data", Some(&self.train_data), Some(&now.train_data)),
-            ("eval_data", self.eval_data(), now.eval_data()),
-            ("candidate_pool", self.candidate_pool(), now.candidate_pool()),
+            ("train_data", Some(&was.train_data), Some(&is.train_data)),
+            ("eval_data", was.eval_data.as_ref(), is.eval_data.as_ref()),
+            ("candidate_pool", was.candidate_pool.as_ref(), is.candidate_pool.as_ref()),
         ]
         .into_iter()
-        .chain(
-            self.more_train_data.iter().zip(&now.more_train_data).map(|(was, is)| ("train_data", Some(was), Some(is))),
-        ) {
+        .chain(more.map(|(was, is)| ("train_data", Some(was), Some(is))))
+        {
             if content(was) != content(is) {
                 let size =
                     |file: Option<&FileRecord>| file.map_or("none".into(), |f| format!("{} bytes", f.size_bytes));
                 found.push(format!("the content of `--{name}` is another one ({}, now {})", size(was), size(is)));
             }
         }
-        let (n_was, n_is) = (1 + self.more_train_data.len(), 1 + now.more_train_data.len());
+        let (n_was, n_is) = (1 + was.more_train_data.len(), 1 + is.more_train_data.len());
         if n_was != n_is {
             found.push(format!("`--train_data` was {n_was} files and is {n_is}"));
+        }
+        match (&self.guide_model, &now.guide_model) {
+            (Some(was), Some(is)) if was != is => {
+                found.push("`--guide_model` is another model: its weights, configuration or tokenizer differ".into());
+            }
+            (was, is) if was.is_some() != is.is_some() => {
+                let shown = |guide: &Option<String>| if guide.is_some() { "given" } else { "not given" };
+                found.push(format!("`--guide_model` was {} and is {}", shown(was), shown(is)));
+            }
+            _ => {}
         }
         if self.base_model != now.base_model {
             found.push("the base model is another one: its weights, configuration or tokenizer differ".into());
@@ -170,9 +172,12 @@ fn fields(settings: &TrainSettings) -> serde_json::Map<String, Value> {
 
 /// Settings by the names of their flags: those in groups are on their own.
 fn flags(settings: &TrainSettings) -> serde_json::Map<String, Value> {
-    let flat = |(name, value): (String, Value)| match value {
-        Value::Object(group) if GROUPS.contains(&name.as_str()) => group.into_iter().collect::<Vec<_>>(),
-        value => vec![(name, value)],
+    let flat = |(group, value): (String, Value)| match value {
+        Value::Object(fields) if GROUPS.contains(&group.as_str()) => {
+            let flag = |name: String| if name == "name" { group.clone() } else { name };
+            fields.into_iter().map(|(name, value)| (flag(name), value)).collect::<Vec<_>>()
+        }
+        value => vec![(group, value)],
     };
     fields(settings).into_iter().flat_map(flat).collect()
 }
@@ -239,7 +244,8 @@ impl State {
             file.write_all(format!("{}\n", serde_json::to_string_pretty(self)?).as_bytes())?;
             file.sync_all()
         };
-        write().map_err(Error::io(&path, "write"))
+        write().map_err(Error::io(&path, "write"))?;
+        checksums::write(folder)
     }
 
     /// Reads the state in the checkpoint `folder`.
@@ -310,11 +316,14 @@ mod tests {
     fn fingerprint(settings: TrainSettings) -> Fingerprint {
         Fingerprint {
             settings,
-            train_data: file("rows"),
-            more_train_data: Vec::new(),
-            eval_data: None,
-            candidate_pool: None,
+            files: Files {
+                train_data: file("rows"),
+                more_train_data: Vec::new(),
+                eval_data: None,
+                candidate_pool: None,
+            },
             base_model: "b".into(),
+            guide_model: None,
             tokens: "t".into(),
         }
     }
@@ -342,6 +351,7 @@ mod tests {
                 ("train_sampling_strategy", _) => "sequential".into(),
                 ("more_train_data", _) => serde_json::json!(["other"]),
                 ("dataset_weights", _) => serde_json::json!([2.0]),
+                ("dataset", _) => serde_json::json!([{"loss": "cosent"}]),
                 ("report_to", _) => "tensorboard".into(),
                 ("batch_sampler", _) => "no_duplicates".into(),
                 ("eval_strategy" | "logging_strategy" | "save_strategy", _) => "epoch".into(),
@@ -382,13 +392,18 @@ mod tests {
             match base.differences(&now).as_slice() {
                 [] => may_differ.push(name.clone()),
                 [one] => {
-                    let flag = if name == "adaptation" { "freeze_layers" } else { name };
+                    let flag = match name.as_str() {
+                        "adaptation" => "freeze_layers",
+                        "loss" => "matryoshka_dims",
+                        name => name,
+                    };
                     assert!(one.starts_with(&format!("`--{flag}` was ")), "{one}");
                 }
                 more => panic!("{more:?}"),
             }
         }
-        let mut expected = MAY_DIFFER;
+        // Of the group `loss`, and tested with the guide itself.
+        let mut expected: Vec<_> = MAY_DIFFER.into_iter().filter(|name| *name != "guide_model").collect();
         expected.sort_unstable();
         may_differ.sort_unstable();
         assert_eq!(may_differ, expected);
@@ -398,9 +413,9 @@ mod tests {
     fn all_that_differs_is_named() {
         let was = fingerprint(TrainSettings::default());
         let now = Fingerprint {
-            train_data: file("other rows"),
-            eval_data: Some(file("held out")),
+            files: Files { train_data: file("other rows"), eval_data: Some(file("held out")), ..was.files.clone() },
             base_model: "c".into(),
+            guide_model: Some("g".into()),
             ..fingerprint(TrainSettings { seed: 43, learning_rate: 1e-5, ..TrainSettings::default() })
         };
         let text = was.differences(&now).join("\n");
@@ -410,6 +425,7 @@ mod tests {
             "`--train_data` is another one (4 bytes, now 10 bytes)",
             "`--eval_data` is another one (none, now 8 bytes)",
             "base model",
+            "`--guide_model` was not given and is given",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
@@ -437,9 +453,9 @@ mod tests {
         let error = State::read(folder.path()).unwrap_err();
         assert!(error.to_string().contains("is no checkpoint to resume from"), "{error}");
         for (text, problem) in [
-            ("{\"format\": 2}", "format is 2; this version reads 1"),
+            ("{\"format\": 1}", "format is 1; this version reads 2"),
             ("{", "format is unknown"),
-            ("{\"format\": 1}", "damaged"),
+            ("{\"format\": 2}", "damaged"),
         ] {
             fs::write(folder.path().join(STATE), text).unwrap();
             let error = State::read(folder.path()).unwrap_err();

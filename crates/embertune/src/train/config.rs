@@ -2,25 +2,38 @@
 
 use serde_json::Value;
 
+use crate::train::mixture::tables;
 use crate::train::settings::TrainSettings;
 
 /// The settings that are of a single start of a run, or that others have been resolved by.
 const OF_ONE_START: [&str; 3] = ["overwrite_output_dir", "resume_from_checkpoint", "find_batch_size"];
 
-/// All `settings` with values, by the names of their flags, as a flat table in TOML. Those that say how a run was started are left out.
+/// All `settings` with values, by the names of their flags, as a flat table in TOML; data sets with settings of their own as tables behind
+/// it. Those that say how a run was started are left out.
 pub fn to_toml(settings: &TrainSettings) -> String {
     let mut text = format!(
         "# The settings of a run of Embertune {}. `embertune train --config FILE --output_dir FOLDER` repeats it.\n",
         env!("CARGO_PKG_VERSION")
     );
     let mut value = value_of(settings);
-    // Two settings, one flag.
-    if let Some(Value::Array(more)) = value.as_object_mut().and_then(|fields| fields.shift_remove("more_train_data"))
+    let tables = value.as_object().map(tables).unwrap_or_default();
+    let mut take = |name| value.as_object_mut().and_then(|fields| fields.shift_remove(name));
+    take("dataset");
+    let more = take("more_train_data");
+    if !tables.is_empty() {
+        take("train_data");
+        take("dataset_weights");
+    } else if let Some(Value::Array(more)) = more
         && !more.is_empty()
     {
+        // Two settings, one flag.
         value["train_data"] = std::iter::once(value["train_data"].clone()).chain(more).collect();
     }
     add_entries(&mut text, None, &value);
+    for table in tables {
+        text += "\n[[dataset]]\n";
+        add_entries(&mut text, None, &Value::Object(table));
+    }
     text
 }
 

@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use embertune_kernels::Ops;
 
-use crate::model::{EmbeddingModel, Gradients};
+use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::Optimizer;
 use crate::optim::clip::global_norm;
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::RunShape;
 use crate::train::memory::resident_bytes;
+use crate::train::objective::Objective;
 use crate::train::sampler::epoch_order;
 use crate::train::settings::TrainSettings;
-use crate::train::step::MicroBatch;
+use crate::train::step::{MicroBatch, Take};
 
 /// Chunks are timed for about this long, and no more than so many of them: what it takes is lost to the training. The first one is not
 /// counted, since its memory is new.
@@ -59,35 +60,37 @@ pub struct TokenCosts {
 /// The rows of the first batch, and how a micro batch is made of some.
 struct FirstBatch<'a> {
     set: &'a TrainingSet,
-    settings: &'a TrainSettings,
+    objective: Objective,
+    dropout: DropoutRates,
+    take: Take,
     rows: Vec<usize>,
     /// As many of them as make a chunk of the usual size.
     n_rows_of_chunk: usize,
 }
 
 impl<'a> FirstBatch<'a> {
-    fn new(set: &'a TrainingSet, settings: &'a TrainSettings, shape: &RunShape) -> Self {
-        let TrainSettings { train_group_size, seed, .. } = *settings;
+    fn new(set: &'a TrainingSet, settings: &TrainSettings, dropout: DropoutRates, shape: &RunShape) -> Self {
         let mut rows = epoch_order(set, settings, 0);
         rows.truncate(settings.per_device_train_batch_size.min(shape.plan.batches.n_rows));
+        let settings = settings.of_set(set.file_of(rows[0]));
+        let take = settings.take(dropout, 0);
         let wanted = shape.batches[0].chunks[0].n_tokens;
         let mut n_tokens = 0;
         let fits = |row: &&usize| {
-            n_tokens += MicroBatch::text_lengths(set, &[**row], train_group_size, seed, 0).iter().sum::<usize>();
+            n_tokens += MicroBatch::text_lengths(set, &[**row], take).0.iter().sum::<usize>();
             n_tokens <= wanted
         };
         let n_rows_of_chunk = rows.iter().take_while(fits).count().max(1);
-        FirstBatch { set, settings, rows, n_rows_of_chunk }
+        FirstBatch { set, objective: settings.objective(), dropout, take, rows, n_rows_of_chunk }
     }
 
     fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
-        MicroBatch::new(self.set, rows, self.settings.train_group_size, self.settings.seed, 0)
+        MicroBatch::new(self.set, rows, self.take)
     }
 
     /// Sends chunks through the model and back. What they cost depends on the lengths of their texts, so that these are real.
     fn token_costs<O: Ops>(&self, model: &EmbeddingModel<O>, gradients: &mut Gradients<O>) -> TokenCosts {
-        let (ops, objective) = (model.ops(), self.settings.objective());
-        let dropout = self.settings.dropout_rates(model.dropout());
+        let (ops, objective) = (model.ops(), &self.objective);
         let bytes_before = ops.buffer_bytes().used;
         let mut costs = TokenCosts::default();
         let (mut first_s, mut n_timed_tokens) = (0.0, 0.0);
@@ -96,12 +99,13 @@ impl<'a> FirstBatch<'a> {
             let micro = self.micro_batch(rows);
             let n_tokens = micro.batch.n_tokens() as f64;
             let start = Instant::now();
-            let (embeddings, saved) = model.forward(&micro.batch, dropout);
+            let (embeddings, saved) = model.forward(&micro.batch, self.dropout);
             let forward_s = start.elapsed().as_secs_f64();
             if probe == 0 {
                 costs.kept_bytes = (ops.buffer_bytes().used - bytes_before) as f64 / n_tokens;
             }
-            let d_embeddings = objective.judge(&micro, &embeddings, model.dim()).d_embeddings;
+            let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
+            let d_embeddings = micro.of_texts_backward(judged.d_embeddings, model.dim());
             let start = Instant::now();
             model.backward(&micro.batch, &saved, &d_embeddings, gradients);
             let backward_s = start.elapsed().as_secs_f64();
@@ -129,8 +133,8 @@ impl<'a> FirstBatch<'a> {
     fn pair_seconds(&self, dim: usize) -> f64 {
         let start = Instant::now();
         let micro = self.micro_batch(&self.rows);
-        let embeddings = vec![1.0 / (dim as f32).sqrt(); micro.batch.n_texts() * dim];
-        self.settings.objective().judge(&micro, &embeddings, dim);
+        let embeddings = vec![1.0 / (dim as f32).sqrt(); micro.n_texts() * dim];
+        self.objective.judge(&micro, &embeddings, dim);
         start.elapsed().as_secs_f64() / micro.excluded.len() as f64
     }
 }
@@ -158,7 +162,7 @@ impl Costs {
         shape: &RunShape,
     ) -> Self {
         let ops = model.shared_ops();
-        let batch = FirstBatch::new(set, settings, shape);
+        let batch = FirstBatch::new(set, settings, settings.dropout_rates(model.dropout()), shape);
         let weight_bytes = ops.buffer_bytes().used;
         let mut gradients = model.parameters().zero_gradients(&*ops);
         let mut optimizer = Optimizer::new(settings.optim, &*ops, model.parameters(), settings.adamw());

@@ -100,11 +100,14 @@ impl TrainingSet {
         }
         progress.start("tokenizing", (queries.len() + passages.len()) as u64);
         let mut texts = Vec::new();
-        for (role, list, max_len, flag) in [
-            (Role::Query, queries, settings.query_max_len, "query_max_len"),
-            (Role::Passage, passages, settings.passage_max_len, "passage_max_len"),
+        let TrainSettings { query_instruction_for_retrieval, passage_instruction_for_retrieval, .. } = settings;
+        for (role, list, prompt, max_len, flag) in [
+            (Role::Query, queries, query_instruction_for_retrieval, settings.query_max_len, "query_max_len"),
+            (Role::Passage, passages, passage_instruction_for_retrieval, settings.passage_max_len, "passage_max_len"),
         ] {
-            let tokens = model.tokenize(&list, role, Some(max_len))?;
+            // A data set may have a prompt of its own.
+            let prompt = prompt.as_deref().unwrap_or(model.prompts().of(role));
+            let tokens = model.tokenize_behind(prompt, &list, Some(max_len))?;
             progress.advance(list.len() as u64);
             let n_cut = tokens.iter().filter(|tokens| tokens.truncated).count();
             if n_cut > 0 {
@@ -159,17 +162,25 @@ impl TrainingSet {
         for (query, known) in other.known {
             self.known.entry(query).or_default().extend(known);
         }
-        if let (Some(guide), Some(other)) = (&mut self.guide, other.guide) {
-            guide.values.extend(other.values);
+        // A data set whose loss asks no guide has nothing of one: zeros keep the numbers of the texts.
+        if let Some(dim) = self.guide.as_ref().or(other.guide.as_ref()).map(|vectors| vectors.dim) {
+            let mut guide = self.guide.take().unwrap_or_else(|| Vectors { dim, ..Vectors::default() });
+            guide.values.resize(n_texts as usize * dim, 0.0);
+            guide.values.extend(other.guide.into_iter().flat_map(|vectors| vectors.values));
+            guide.values.resize(self.texts.len() * dim, 0.0);
+            self.guide = Some(guide);
         }
         self
     }
 
+    /// The file of a row, as a place in [`files`](Self::files).
+    pub fn file_of(&self, row: usize) -> usize {
+        self.files.iter().position(|file| file.rows.contains(&row)).unwrap_or_default()
+    }
+
     /// Where a row is: `file:line`.
     pub fn place(&self, row: usize) -> String {
-        let file = self.files.iter().find(|file| file.rows.contains(&row));
-        let path = file.map_or("?".into(), |file| file.path.display().to_string());
-        format!("{path}:{}", self.rows[row].line)
+        format!("{}:{}", self.files[self.file_of(row)].path.display(), self.rows[row].line)
     }
 
     /// Whether `text` is never a negative of row `row`: a known positive of its query, or its query, or near to one of these.
@@ -322,7 +333,10 @@ fn check_negatives(rows: &[Row], path: &Path, settings: &TrainSettings, progress
     let mut without = rows.iter().filter(|row| row.negatives.is_empty());
     let Some(first) = without.next() else { return Ok(()) };
     let n_without = 1 + without.count();
-    let hint = "mine negatives with `embertune mine`";
+    let hint = match n_without == rows.len() {
+        true => "mine negatives with `embertune mine`",
+        false => "where they were mined, a wider `--range_for_sampling` of `embertune mine` finds more",
+    };
     if settings.negatives() == Negatives::OwnGroup || settings.per_device_train_batch_size == 1 {
         return Err(Error::Row {
             path: path.into(),

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
 use crate::eval::similarity::cosine;
 use crate::eval::{Metric, Query, queries_of};
-use crate::model::EmbeddingModel;
+use crate::model::{DropoutRates, EmbeddingModel};
 use crate::progress::{Progress, Silent};
 use crate::random::{Shuffle, key};
 use crate::search::top_k;
@@ -180,8 +180,9 @@ impl HeldOut {
         let (mut sum, mut n_contrasted) = (0.0, 0);
         for places in (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step)) {
             let rows: Vec<_> = places.collect();
-            let micro = MicroBatch::new(&self.rows, &rows, settings.train_group_size, settings.seed, 0);
-            let judged = objective.judge(&micro, &model.encode(&micro.batch), model.dim());
+            let micro = MicroBatch::new(&self.rows, &rows, settings.take(DropoutRates::default(), 0));
+            let embeddings = model.encode(&micro.batch);
+            let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
             // The loss is a mean over all queries of the batch, with 0 for those without a negative.
             sum += judged.loss * judged.stats.n_queries as f64;
             n_contrasted += judged.stats.n_contrasted;

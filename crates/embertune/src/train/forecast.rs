@@ -7,7 +7,7 @@ use embertune_kernels::Ops;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::model::EmbeddingModel;
+use crate::model::{DropoutRates, EmbeddingModel};
 use crate::train::chunks::{Chunk, cut, first_kept};
 use crate::train::costs::Costs;
 use crate::train::dataset::TrainingSet;
@@ -76,7 +76,8 @@ pub fn forecast<O: Ops>(
     settings: &TrainSettings,
     limits: Limits,
 ) -> Result<(Forecast, TrainSettings)> {
-    let shape = RunShape::new(set, settings)?;
+    let rates = settings.dropout_rates(model.dropout());
+    let shape = RunShape::new(set, settings, rates)?;
     let costs = Costs::measure(model, set, settings, &shape);
     if !settings.find_batch_size {
         return Ok((costs.forecast(set, settings, limits, &shape)?, settings.clone()));
@@ -85,7 +86,7 @@ pub fn forecast<O: Ops>(
     let mut batch_size = 2;
     while batch_size <= set.rows.len() {
         let settings = TrainSettings { per_device_train_batch_size: batch_size, ..settings.clone() };
-        let forecast = costs.forecast(set, &settings, limits, &RunShape::new(set, &settings)?);
+        let forecast = costs.forecast(set, &settings, limits, &RunShape::new(set, &settings, rates)?);
         match forecast {
             Ok(forecast) if forecast.kept_tokens.is_none() => found = Some((forecast, settings)),
             // A larger batch does not fit either.
@@ -128,19 +129,20 @@ pub struct BatchShape {
 }
 
 impl RunShape {
-    fn new(set: &TrainingSet, settings: &TrainSettings) -> Result<Self> {
+    fn new(set: &TrainingSet, settings: &TrainSettings, rates: DropoutRates) -> Result<Self> {
         let plan = Plan::new(set, settings)?;
-        let TrainSettings { train_group_size, seed, .. } = *settings;
         let order = epoch_order(set, settings, 0);
+        let takes: Vec<_> = (0..set.files.len()).map(|i| settings.of_set(i).take(rates, 0)).collect();
         let n_steps = plan.batches.steps_per_epoch().min(plan.total_steps);
         let batches = (0..n_steps).flat_map(|step| plan.batches.of_step(step)).map(|places| {
-            let n_queries = places.len();
-            let lengths = MicroBatch::text_lengths(set, &order[places], train_group_size, seed, 0);
+            let rows = &order[places];
+            let n_queries = rows.len();
+            let (lengths, n_texts) = MicroBatch::text_lengths(set, rows, takes[set.file_of(rows[0])]);
             BatchShape {
                 chunks: cut(&lengths),
                 n_tokens: lengths.iter().sum(),
-                n_texts: lengths.len(),
-                n_pairs: n_queries * (lengths.len() - n_queries),
+                n_texts,
+                n_pairs: n_queries * (n_texts - n_queries),
             }
         });
         let batches = batches.collect();

@@ -3,6 +3,8 @@
 //!
 //! All of it is read off what a step knows anyway; whether the weights change at all is looked at once.
 
+use serde::{Deserialize, Serialize};
+
 use crate::loss::BatchStats;
 use crate::train::settings::TrainSettings;
 use crate::train::trainer::StepReport;
@@ -10,8 +12,8 @@ use crate::train::trainer::StepReport;
 /// Mean cosine of the texts of a batch above which they are the same to the model.
 const COLLAPSED: f64 = 0.999;
 
-/// Signs that are said once.
-#[derive(Debug, Default)]
+/// Signs that are said once, also where the run is resumed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Guards {
     idle: bool,
     zero_loss: bool,

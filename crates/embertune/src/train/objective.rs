@@ -25,7 +25,7 @@ pub struct Objective {
 pub struct Judged {
     /// The loss of the batch, a mean over its queries for most.
     pub loss: f64,
-    /// Gradient of the loss with respect to all embeddings, `[n_texts, dim]`, in the order of the batch.
+    /// Gradient of the loss with respect to all embeddings, `[n_texts, dim]`, in the order of the micro batch.
     pub d_embeddings: Vec<f32>,
     /// What happened in the batch.
     pub stats: BatchStats,
@@ -43,7 +43,7 @@ impl Objective {
             let (queries, passages) = <[f32]>::split_at(values, micro.n_queries() * dim);
             Vectors { queries, passages, dim }
         };
-        let guide_dim = micro.guide.len() / micro.batch.n_texts();
+        let guide_dim = micro.guide.len() / micro.n_texts();
         let groups = Groups {
             vectors: split(embeddings, dim),
             group_sizes: &micro.group_sizes,

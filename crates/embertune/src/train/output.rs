@@ -16,6 +16,7 @@ use crate::data::atomic::{sync_folder, write_file};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::train::checkpoint::{self, State};
+use crate::train::checksums;
 use crate::train::tensorboard::EventFile;
 use crate::train::trainer::Trainer;
 
@@ -136,17 +137,18 @@ impl RunFolder {
     /// takes the log from the checkpoint. The best model, of step `best`, has to be there.
     ///
     /// # Errors
-    /// The best model is not there; what the file system says.
+    /// The best model is not there, or damaged; what the file system says.
     pub fn rewind(&mut self, step: usize, best: Option<usize>) -> Result<()> {
         let Some(from) = &self.from else { return Ok(()) };
-        if let Some(best) = best.map(|step| self.partial.join(format!("{BEST}{step}")))
-            && !best.is_dir()
-        {
-            return Err(Error::Model {
-                path: from.clone(),
-                problem: format!("the best model until there is missing: there is no {}", best.display()),
-                hint: Some("resume from the last checkpoint, or begin anew".into()),
-            });
+        if let Some(best) = best.map(|step| self.partial.join(format!("{BEST}{step}"))) {
+            if !best.is_dir() {
+                return Err(Error::Model {
+                    path: from.clone(),
+                    problem: format!("the best model until there is missing: there is no {}", best.display()),
+                    hint: Some("resume from the last checkpoint, or begin anew".into()),
+                });
+            }
+            checksums::check(&best)?;
         }
         let log = from.join(LOG);
         let text = fs::read(&log).map_err(Error::io(&log, "read"))?;
@@ -224,7 +226,11 @@ impl RunFolder {
     /// # Errors
     /// Those of [`EmbeddingModel::save`].
     pub fn save_best<O: Ops>(&self, model: &EmbeddingModel<O>, step: usize) -> Result<()> {
-        model.save_with(&self.partial.join(format!("{BEST}{step}")), |folder| model.save_adapter(folder))?;
+        let folder = self.partial.join(format!("{BEST}{step}"));
+        model.save_with(&folder, |folder| {
+            model.save_adapter(folder)?;
+            checksums::write(folder)
+        })?;
         self.drop_old_best(Some(step))
     }
 
@@ -246,10 +252,12 @@ impl RunFolder {
     /// Makes `model` that of the step `best`, another one than the last. The last one is then in `last` of the output folder.
     ///
     /// # Errors
-    /// Those of [`EmbeddingModel::save`] and [`EmbeddingModel::restore`].
+    /// Those of [`EmbeddingModel::save`] and [`EmbeddingModel::restore`]; a folder that is damaged.
     pub fn take_best<O: Ops>(&self, model: &mut EmbeddingModel<O>, best: usize) -> Result<()> {
         model.save(&self.partial.join(LAST))?;
-        model.restore(&self.partial.join(format!("{BEST}{best}")))
+        let best = self.partial.join(format!("{BEST}{best}"));
+        checksums::check(&best)?;
+        model.restore(&best)
     }
 
     /// Writes the model and the record, and puts everything at the output folder in one step. The model's adapters are merged, and with
@@ -516,6 +524,7 @@ mod tests {
         let error = folder.rewind(5, Some(3)).unwrap_err();
         assert!(error.to_string().contains("best-3"), "{error}");
         assert!(partial.join("checkpoint-7").exists(), "a refused checkpoint changes nothing");
+        checksums::write(&partial.join("best-4")).unwrap();
         folder.rewind(5, Some(4)).unwrap();
         folder.log(&2).unwrap();
         assert_eq!(fs::read_to_string(partial.join("log.jsonl")).unwrap(), "1\n2\n");

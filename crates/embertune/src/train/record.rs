@@ -11,6 +11,7 @@ use crate::data::files::files_of;
 use crate::error::{Error, Result};
 use crate::loss::BatchStats;
 use crate::train::forecast::Forecast;
+use crate::train::guards::Guards;
 use crate::train::measure::{History, Scores};
 use crate::train::merge::Merging;
 use crate::train::settings::TrainSettings;
@@ -126,6 +127,8 @@ pub struct SoFar {
     pub window: Window,
     /// Evaluations.
     pub history: History,
+    /// What was said once.
+    pub guards: Guards,
     /// The temperature, where it is learnt.
     pub temperature: Option<LearnedTemperature>,
     /// After which steps the run was interrupted and resumed.

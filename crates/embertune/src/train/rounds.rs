@@ -21,6 +21,7 @@ use crate::progress::{Progress, Silent};
 use crate::train::cadence::{Cadence, Strategy};
 use crate::train::dataset::TrainingSet;
 use crate::train::loss_settings::Reads;
+use crate::train::mixture::OwnSettings;
 use crate::train::sampler::BatchSampler;
 use crate::train::settings::TrainSettings;
 
@@ -116,6 +117,14 @@ pub fn check_settings(settings: &TrainSettings) -> Result<()> {
                 "`--remine_every {every}` with `--guide_model`: the guide embeds its texts once, before the training"
             ),
             "choose one of the two; the preset nv-retriever leaves out likely right answers, too",
+        );
+    }
+    if settings.dataset.iter().any(|own| *own != OwnSettings::default()) {
+        return refuse(
+            format!(
+                "`--remine_every {every}` with data sets that have settings of their own: rounds have one rule and one prompt"
+            ),
+            "leave one of the two out",
         );
     }
     if settings.train_group_size == 1 {
@@ -275,10 +284,11 @@ mod tests {
         };
         with(&|_| {}).unwrap();
         type Change = fn(&mut TrainSettings);
-        let cases: [(Change, &str); 5] = [
+        let cases: [(Change, &str); 6] = [
             (|s| s.loss.name = crate::train::LossName::MarginMse, "no scores to learn from"),
             (|s| s.loss.guide_model = Some("m".into()), "`--guide_model`"),
             (|s| s.train_group_size = 1, "no negative would be used"),
+            (|s| s.dataset = vec![OwnSettings { train_group_size: Some(3), ..OwnSettings::default() }], "of their own"),
             (|s| s.batch_sampler = BatchSampler::NoDuplicates, "depend on its negatives"),
             (|s| (s.remine_every, s.remine_negatives) = (None, Some(3)), "no effect"),
         ];

@@ -10,17 +10,19 @@ use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::progress::Silent;
 use crate::train::cadence::Cadence;
-use crate::train::checkpoint::{Fingerprint, MOMENTS, State};
+use crate::train::checkpoint::{Files, Fingerprint, MOMENTS, State};
+use crate::train::checksums;
 use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::{HeldOut, passages_of, split};
 use crate::train::events::{EvaluationEvent, Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
-use crate::train::guards::{Guards, unchanged};
+use crate::train::guards::unchanged;
 use crate::train::loss_settings::Reads;
 use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::merge::{MergeAlpha, Merging, merge};
+use crate::train::mixture::OwnSettings;
 use crate::train::output::RunFolder;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
 use crate::train::rounds::{Rounds, round_before};
@@ -86,7 +88,6 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         folder: &mut folder,
         fingerprint: &fingerprint,
         so_far,
-        guards: Guards::default(),
         observer,
     };
     run.all_steps()?;
@@ -119,10 +120,10 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         temperature,
         dropout: [rates.hidden, rates.attention],
         prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
-        data: fingerprint.train_data().clone(),
-        more_data: fingerprint.more_train_data().to_vec(),
-        eval_data: fingerprint.eval_data().cloned(),
-        candidate_pool: fingerprint.candidate_pool().cloned(),
+        data: fingerprint.files.train_data.clone(),
+        more_data: fingerprint.files.more_train_data.clone(),
+        eval_data: fingerprint.files.eval_data.clone(),
+        candidate_pool: fingerprint.files.candidate_pool.clone(),
         forecast,
         seconds,
         peak_memory_bytes: peak_memory_bytes(),
@@ -225,30 +226,32 @@ fn prepare<O: Ops>(
     settings.adaptation.apply(&mut model, &settings.model_name_or_path, settings.seed)?;
     settings.adaptation.notes(&model).iter().for_each(|note| observer.note(note));
     settings.loss.validate_width(model.dim())?;
-    settings.loss.notes(settings.normalized, model.dim()).iter().for_each(|note| observer.note(note));
+    let sets: Vec<_> = (0..=settings.more_train_data.len()).map(|i| settings.of_set(i)).collect();
+    let mut notes: Vec<_> = sets.iter().flat_map(|own| own.loss.notes(own.normalized, model.dim())).collect();
+    notes.dedup();
+    notes.iter().for_each(|note| observer.note(note));
     let rows = Rows::read(settings, observer)?;
-    let set = TrainingSet::new(&model, &rows.train, &settings.train_data, settings, observer)?;
-    let set = match &settings.loss.guide_model {
-        Some(guide) => guided(guide, &model, set, &rows.train, settings, observer)?,
-        None => set,
+    // There no longer than it takes to embed the texts.
+    let guide = settings.loss.guide_model.as_ref().map(|guide| load_guide(guide, &model, observer)).transpose()?;
+    let part = |examples: &[Example], path: &Path, own: &TrainSettings| -> Result<TrainingSet> {
+        let set = TrainingSet::new(&model, examples, path, own, observer)?;
+        match guide.as_ref().filter(|_| own.loss.guide_model.is_some()) {
+            Some(guide) => set.guided_by(guide, examples, path, own, observer),
+            None => Ok(set),
+        }
     };
-    let mut to_mine = rows.train;
-    if settings.remine_every.is_none() {
-        // The texts themselves are needed no more.
-        to_mine = Vec::new();
-    }
-    let set = settings.more_train_data.iter().try_fold(set, |set, path| {
-        let examples = read_rows(path, settings, observer)?;
-        let other = TrainingSet::new(&model, &examples, path, settings, observer)?;
-        let other = match &settings.loss.guide_model {
-            Some(guide) => guided(guide, &model, other, &examples, settings, observer)?,
-            None => other,
-        };
+    let set = part(&rows.train, &settings.train_data, &sets[0])?;
+    // Rounds read the texts again; else they are needed no more.
+    let mut to_mine = if settings.remine_every.is_some() { rows.train } else { Vec::new() };
+    let set = settings.more_train_data.iter().zip(&sets[1..]).try_fold(set, |set, (path, own)| {
+        let examples = read_rows(path, own, observer)?;
+        let set = set.join(part(&examples, path, own)?);
         if settings.remine_every.is_some() {
             to_mine.extend(examples);
         }
-        Ok::<_, Error>(set.join(other))
+        Ok::<_, Error>(set)
     })?;
+    let guide = guide.map(|guide| guide.hash());
     let rounds = Rounds::new(to_mine, settings, observer)?;
     say_shares(&set, settings, observer);
     let held_out = match rows.held_out {
@@ -261,34 +264,26 @@ fn prepare<O: Ops>(
         path.as_ref().filter(|_| is_read).map(|path| FileRecord::of(path)).transpose()
     };
     let evaluates = settings.evaluates();
-    let evaluated_on = [
-        record(&settings.eval_data, evaluates)?,
-        record(&settings.candidate_pool, evaluates || settings.remine_every.is_some())?,
-    ];
     let more = settings.more_train_data.iter().map(|path| FileRecord::of(path));
-    let train_data = (FileRecord::of(&settings.train_data)?, more.collect::<Result<_>>()?);
+    let files = Files {
+        train_data: FileRecord::of(&settings.train_data)?,
+        more_train_data: more.collect::<Result<_>>()?,
+        eval_data: record(&settings.eval_data, evaluates)?,
+        candidate_pool: record(&settings.candidate_pool, evaluates || settings.remine_every.is_some())?,
+    };
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
     let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
     forecast.lines(&settings).iter().for_each(|line| observer.note(line));
-    let fingerprint = Fingerprint::new(&model, &set, &settings, evaluated_on, train_data);
+    let fingerprint = Fingerprint::new(&model, guide, &set, &settings, files);
     Ok(Prepared { model, set, held_out, rounds, fingerprint, settings, forecast, seconds })
 }
 
-/// The set with the vectors of the model `guide`, which is there no longer than that takes.
-fn guided<O: Ops>(
-    guide: &str,
-    trained: &EmbeddingModel<O>,
-    set: TrainingSet,
-    examples: &[Example],
-    settings: &TrainSettings,
-    observer: &dyn Observer,
-) -> Result<TrainingSet> {
+/// The model `guide`, which embeds the texts.
+fn load_guide<O: Ops>(guide: &str, trained: &EmbeddingModel<O>, observer: &dyn Observer) -> Result<EmbeddingModel<O>> {
     observer.note(&format!("`--guide_model {guide}` embeds the texts"));
     let unit = Overrides { normalize: Some(true), ..Overrides::default() };
-    let guide = EmbeddingModel::load_beside(trained, &resolve(guide, observer)?, &unit, observer)?;
-    let path = set.files[0].path.clone();
-    set.guided_by(&guide, examples, &path, settings, observer)
+    EmbeddingModel::load_beside(trained, &resolve(guide, observer)?, &unit, observer)
 }
 
 /// Says what an epoch takes of each data set, where there are several.
@@ -296,8 +291,10 @@ fn say_shares(set: &TrainingSet, settings: &TrainSettings, observer: &dyn Observ
     for (i, file) in set.files.iter().enumerate().filter(|_| settings.mixes_data_sets()) {
         let n_rows = file.rows.len();
         let n_wanted = rows_per_epoch(settings, i, n_rows);
+        let own = settings.dataset.get(i).filter(|own| **own != OwnSettings::default());
+        let own = own.map(|own| format!("; its own: {}", serde_json::json!(own))).unwrap_or_default();
         observer.note(&format!(
-            "{}: {n_rows} rows, of which an epoch takes {n_wanted}, in {} batches of their own",
+            "{}: {n_rows} rows, of which an epoch takes {n_wanted}, in {} batches of their own{own}",
             file.path.display(),
             n_wanted / settings.per_device_train_batch_size
         ));
@@ -326,7 +323,7 @@ struct HeldOutRows {
 impl Rows {
     fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
         let columns = &settings.columns;
-        let train = read_rows(&settings.train_data, settings, observer)?;
+        let train = read_rows(&settings.train_data, &settings.of_set(0), observer)?;
         if !settings.evaluates() {
             // Without an evaluation nothing is held out.
             return Ok(Rows { train, held_out: None });
@@ -362,6 +359,7 @@ fn resume_at<O: Ops>(
 ) -> Result<SoFar> {
     let Some(from) = folder.resumes_from().map(PathBuf::from) else { return Ok(state.so_far) };
     state.check(fingerprint, &from)?;
+    checksums::check(&from)?;
     state.note().iter().for_each(|note| observer.note(note));
     let mut so_far = state.so_far;
     let step = so_far.counts.steps;
@@ -386,7 +384,6 @@ struct Run<'a, O: Ops> {
     saves: Cadence,
     evaluates: Cadence,
     remines: Cadence,
-    guards: Guards,
     observer: &'a dyn Observer,
 }
 
@@ -416,7 +413,8 @@ impl<O: Ops> Run<'_, O> {
         observer.training_begins(&plan, self.trainer.steps_done());
         loop {
             self.mine_again()?;
-            let before = self.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
+            let before =
+                self.so_far.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
             let began = Instant::now();
             let Some(report) = self.trainer.step() else { break };
             let report = report?;
@@ -478,7 +476,7 @@ impl<O: Ops> Run<'_, O> {
 
     /// Counts, shows and logs a step.
     fn take_in(&mut self, report: &StepReport, took: Duration) -> Result<()> {
-        self.guards.look_at(report, self.settings).iter().for_each(|sign| self.observer.warn(sign));
+        self.so_far.guards.look_at(report, self.settings).iter().for_each(|sign| self.observer.warn(sign));
         self.so_far.add(report, took.as_secs_f64());
         self.so_far.temperature = self.trainer.learned_temperature();
         let total_steps = self.trainer.plan().total_steps;

@@ -177,8 +177,9 @@ fn sort_by_length(order: &mut [usize], set: &TrainingSet, batch_size: usize) {
 /// What a row's texts say in this epoch.
 fn texts_of(set: &TrainingSet, settings: &TrainSettings, epoch: usize, row: usize) -> Vec<TextId> {
     let draw = Draw { seed: settings.seed, epoch, row };
+    let group_size = settings.group_size_of(set.file_of(row));
     let row = &set.rows[row];
-    let group = choose(draw, row.positives.len(), row.negatives.len(), settings.train_group_size);
+    let group = choose(draw, row.positives.len(), row.negatives.len(), group_size);
     let negatives = group.negatives.iter().map(|&place| row.negatives[place]);
     let texts = [row.query, row.positives[group.positive]].into_iter().chain(negatives);
     texts.map(|text| set.texts[text as usize].id).collect()

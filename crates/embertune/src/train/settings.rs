@@ -1,6 +1,6 @@
 //! All settings of a training run, by the names of the original's flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,12 @@ use crate::train::loss_settings::LossSettings;
 use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
 use crate::train::merge::MergeAlpha;
+use crate::train::mixture::{self, OwnSettings};
 use crate::train::objective::Objective;
 use crate::train::output::Resume;
 use crate::train::rounds::{self, RemineEvery};
 use crate::train::sampler::{BatchSampler, LastBatch, SamplingStrategy};
+use crate::train::step::{Repeats, Take};
 use crate::train::tensorboard::ReportTo;
 
 /// What to train, on what, and how. Defaults are those of Hugging Face's TrainingArguments and of the original's finetune.py.
@@ -35,6 +37,8 @@ pub struct TrainSettings {
     pub more_train_data: Vec<PathBuf>,
     /// How often an epoch takes the rows of each data set, `train_data` first: 1 is once, 0.5 is half of them. Default 1 each.
     pub dataset_weights: Vec<f64>,
+    /// What each data set has otherwise than the run; empty where all are as the run says.
+    pub dataset: Vec<OwnSettings>,
     /// Columns of all data files that have other names than ours.
     pub columns: Columns,
     /// The folder of the trained model. Required; must not exist, or see `overwrite_output_dir`.
@@ -184,6 +188,7 @@ impl Default for TrainSettings {
             train_data: PathBuf::new(),
             more_train_data: Vec::new(),
             dataset_weights: Vec::new(),
+            dataset: Vec::new(),
             columns: Columns::default(),
             output_dir: PathBuf::new(),
             overwrite_output_dir: false,
@@ -311,7 +316,8 @@ impl TrainSettings {
         self.loss.validate(self.use_inbatch_neg)?;
         measure::check_settings(self)?;
         rounds::check_settings(self)?;
-        self.some_query_has_a_negative()
+        self.some_query_has_a_negative()?;
+        mixture::check(self)
     }
 
     fn check_data_sets(&self) -> Result<()> {
@@ -342,6 +348,21 @@ impl TrainSettings {
     /// Whether an epoch takes whole batches of one data set after the other, by their weights.
     pub fn mixes_data_sets(&self) -> bool {
         !self.more_train_data.is_empty() || !self.dataset_weights.is_empty()
+    }
+
+    /// The files of rows, each a data set.
+    pub fn train_files(&self) -> Vec<&Path> {
+        std::iter::once(&self.train_data).chain(&self.more_train_data).map(PathBuf::as_path).collect()
+    }
+
+    /// The settings that data set `i` is trained with.
+    pub fn of_set(&self, i: usize) -> TrainSettings {
+        self.dataset.get(i).map_or_else(|| self.clone(), |own| own.over(self))
+    }
+
+    /// Passages of a query in a batch of data set `i`.
+    pub fn group_size_of(&self, i: usize) -> usize {
+        self.dataset.get(i).and_then(|own| own.train_group_size).unwrap_or(self.train_group_size)
     }
 
     fn some_query_has_a_negative(&self) -> Result<()> {
@@ -475,6 +496,12 @@ impl TrainSettings {
             eps: self.adam_epsilon,
             weight_decay: self.weight_decay,
         }
+    }
+
+    /// What a batch of a data set with these settings takes of its rows in `epoch`, with the dropout `rates`.
+    pub fn take(&self, rates: DropoutRates, epoch: usize) -> Take {
+        let repeats = if rates == DropoutRates::default() { Repeats::Together } else { Repeats::Apart };
+        Take { group_size: self.train_group_size, seed: self.seed, epoch, repeats }
     }
 
     /// The dropout in use, for a model whose own is `of_model`.

@@ -4,6 +4,9 @@
 //! back. So a batch of any size fits into bounded memory, with the gradient that it has in one piece: Gao et al. 2021, "Scaling
 //! Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache).
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use embertune_kernels::Ops;
 
 use crate::loss::BatchStats;
@@ -18,11 +21,35 @@ use crate::train::objective::{Judged, Objective};
 /// Separates this use of a seed from others.
 const DROPOUT: u64 = 4;
 
+/// What becomes of a text that comes several times in a micro batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// It is computed each time: with dropout no two of them are the same.
+    Apart,
+    /// It is computed once. Its gradient is the sum of theirs, since a gradient of the weights is linear in that of the embedding.
+    Together,
+}
+
+/// What a micro batch takes of its rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Take {
+    /// Passages of a query: one positive, the rest negatives.
+    pub group_size: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// From 0.
+    pub epoch: usize,
+    /// What becomes of texts that come several times.
+    pub repeats: Repeats,
+}
+
 /// All texts of some rows: the queries, then the groups of passages, each with its positive first.
 #[derive(Clone, Debug)]
 pub struct MicroBatch {
-    /// The tokens of all texts.
+    /// The tokens of the texts that go through the model.
     pub batch: Batch,
+    /// The place in `batch` of each text, `[n_texts]`.
+    pub places: Vec<u32>,
     /// Number of passages of each query.
     pub group_sizes: Vec<usize>,
     /// `[n_queries, n_passages]`: passages that are never negatives of the query.
@@ -34,48 +61,83 @@ pub struct MicroBatch {
 }
 
 impl MicroBatch {
-    /// The texts of `rows` in `epoch`. A text's dropout depends on (seed, epoch, row, place in the row) alone.
-    pub fn new(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Self {
-        let Drawn { queries, passages, group_sizes, scores } = Drawn::new(set, rows, group_size, seed, epoch);
+    /// The texts of `rows`. A text's dropout depends on (seed, epoch, row, place in the row) alone.
+    pub fn new(set: &TrainingSet, rows: &[usize], take: Take) -> Self {
+        let drawn = Drawn::new(set, rows, take);
+        let (computed, places) = drawn.computed(take.repeats);
         let mut batch = Batch::default();
-        let mut guide = Vec::new();
-        for &(text, row, slot) in queries.iter().chain(&passages) {
-            guide.extend(set.guide.iter().flat_map(|vectors| vectors.row(text as usize)));
+        for (text, row, slot) in computed {
             let tokens = &set.texts[text as usize].tokens;
-            let key = key(&[DROPOUT, seed, epoch as u64, row as u64, slot as u64]);
+            let key = key(&[DROPOUT, take.seed, take.epoch as u64, row as u64, slot as u64]);
             batch.push(&tokens.ids, tokens.prompt_len, key);
+        }
+        let Drawn { queries, passages, group_sizes, scores } = drawn;
+        let mut guide = Vec::new();
+        for &(text, ..) in queries.iter().chain(&passages) {
+            guide.extend(set.guide.iter().flat_map(|vectors| vectors.row(text as usize)));
         }
         // A large batch has millions of pairs: the exact capacity saves a copy.
         let mut excluded = Vec::with_capacity(queries.len() * passages.len());
         for &(query, ..) in &queries {
             excluded.extend(passages.iter().map(|&(passage, ..)| set.is_never_negative(query, passage)));
         }
-        MicroBatch { batch, group_sizes, excluded, scores, guide }
+        MicroBatch { batch, places, group_sizes, excluded, scores, guide }
     }
 
-    /// The lengths in tokens of its texts, in their order, without making it.
-    pub fn text_lengths(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Vec<usize> {
-        let Drawn { queries, passages, .. } = Drawn::new(set, rows, group_size, seed, epoch);
-        queries.iter().chain(&passages).map(|&(text, ..)| set.texts[text as usize].tokens.ids.len()).collect()
+    /// Without making it: the lengths in tokens of the texts that go through the model, in their order, and the number of all its texts.
+    pub fn text_lengths(set: &TrainingSet, rows: &[usize], take: Take) -> (Vec<usize>, usize) {
+        let (computed, places) = Drawn::new(set, rows, take).computed(take.repeats);
+        let lengths = computed.iter().map(|&(text, ..)| set.texts[text as usize].tokens.ids.len());
+        (lengths.collect(), places.len())
     }
 
     /// Number of queries.
     pub fn n_queries(&self) -> usize {
         self.group_sizes.len()
     }
+
+    /// Number of queries and passages, however often their texts come.
+    pub fn n_texts(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The vectors of all texts, `[n_texts, dim]`, where `computed` are those of `batch`.
+    pub fn of_texts<'a>(&self, computed: &'a [f32], dim: usize) -> Cow<'a, [f32]> {
+        if self.n_texts() == self.batch.n_texts() {
+            return computed.into();
+        }
+        self.places.iter().flat_map(|&place| &computed[place as usize * dim..][..dim]).copied().collect()
+    }
+
+    /// Of `x = of_texts(computed)`: `d_computed`.
+    pub fn of_texts_backward(&self, d_x: Vec<f32>, dim: usize) -> Vec<f32> {
+        if self.n_texts() == self.batch.n_texts() {
+            return d_x;
+        }
+        let mut d_computed = vec![0.0; self.batch.n_texts() * dim];
+        for (&place, d) in self.places.iter().zip(d_x.chunks_exact(dim)) {
+            let sums = &mut d_computed[place as usize * dim..][..dim];
+            sums.iter_mut().zip(d).for_each(|(sum, d)| *sum += d);
+        }
+        d_computed
+    }
 }
 
-/// The texts of a micro batch, each with its row and its place in it; slot 0 is the query.
+/// A text by its number, with its row and its place in it; slot 0 is the query.
+type Slot = (u32, usize, usize);
+
+/// The texts of a micro batch.
 struct Drawn {
-    queries: Vec<(u32, usize, usize)>,
-    passages: Vec<(u32, usize, usize)>,
+    queries: Vec<Slot>,
+    passages: Vec<Slot>,
     group_sizes: Vec<usize>,
     /// Of the passages, where the data has them.
     scores: Vec<f32>,
 }
 
 impl Drawn {
-    fn new(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Self {
+    fn new(set: &TrainingSet, rows: &[usize], take: Take) -> Self {
+        let Take { group_size, seed, epoch, .. } = take;
         let mut passages = Vec::new();
         let mut group_sizes = Vec::with_capacity(rows.len());
         let mut scores = Vec::new();
@@ -93,6 +155,23 @@ impl Drawn {
         }
         let queries = rows.iter().map(|&row| (set.rows[row].query, row, 0)).collect();
         Drawn { queries, passages, group_sizes, scores }
+    }
+
+    /// The texts that go through the model, and the place of each query and passage among them.
+    fn computed(&self, repeats: Repeats) -> (Vec<Slot>, Vec<u32>) {
+        let all = self.queries.iter().chain(&self.passages);
+        if repeats == Repeats::Apart {
+            return (all.copied().collect(), (0..(self.queries.len() + self.passages.len()) as u32).collect());
+        }
+        let (mut computed, mut known) = (Vec::new(), HashMap::new());
+        let places = all.map(|&slot| {
+            *known.entry(slot.0).or_insert_with(|| {
+                computed.push(slot);
+                computed.len() as u32 - 1
+            })
+        });
+        let places = places.collect();
+        (computed, places)
     }
 }
 
@@ -131,7 +210,9 @@ pub fn forward_backward<O: Ops>(
             kept.push(saved);
         }
     }
-    let Judged { loss, mut d_embeddings, stats } = pass.objective.judge(micro, &embeddings, model.dim());
+    let of_texts = micro.of_texts(&embeddings, model.dim());
+    let Judged { loss, d_embeddings, stats } = pass.objective.judge(micro, &of_texts, model.dim());
+    let mut d_embeddings = micro.of_texts_backward(d_embeddings, model.dim());
     d_embeddings.iter_mut().for_each(|d| *d *= pass.weight);
     // Backwards, so that what was kept is freed before a chunk is computed again. The order is the same whatever is kept.
     for chunk in chunks.iter().rev() {

@@ -55,7 +55,7 @@ impl Plan {
         let batch_size = settings.per_device_train_batch_size;
         let alone = n_rows % batch_size == 1 && batch_size > 1;
         let without_negatives =
-            || settings.train_group_size == 1 || set.rows.iter().any(|row| row.negatives.is_empty());
+            || settings.group_size_of(0) == 1 || set.rows.iter().any(|row| row.negatives.is_empty());
         let last = if alone && without_negatives() { LastBatch::Drop } else { settings.last_batch() };
         let batches = Batches::new(n_rows, batch_size, settings.gradient_accumulation_steps, last);
         if batches.n_rows == 0 {
@@ -91,7 +91,7 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
-    /// The temperature that the step used.
+    /// The temperature that the step used, in its last batch.
     pub temperature: f64,
     /// Similarities and accuracy.
     pub stats: BatchStats,
@@ -110,7 +110,8 @@ pub struct Trainer<'a, O: Ops> {
     schedule: Schedule,
     optimizer: Optimizer<O>,
     gradients: Gradients<O>,
-    objective: Objective,
+    /// The settings of each data set, and what its batches are judged by.
+    sets: Vec<(TrainSettings, Objective)>,
     /// Where the temperature is learnt.
     temperature: Option<LearnedTemperature>,
     steps_done: usize,
@@ -148,7 +149,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let optimizer = Optimizer::new(settings.optim, model.ops(), model.parameters(), settings.adamw());
         let gradients = model.parameters().zero_gradients(model.ops());
         settings.loss.validate_width(model.dim())?;
-        let objective = settings.objective();
+        let sets = (0..set.files.len()).map(|i| settings.of_set(i));
+        let sets = sets.map(|own| (own.clone(), own.objective())).collect();
         let learns = settings.loss.temperature_learning_rate.is_some();
         let temperature = learns.then(|| LearnedTemperature::new(settings.effective_temperature()));
         let order = (0, epoch_order(&set, settings, 0));
@@ -161,7 +163,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             schedule,
             optimizer,
             gradients,
-            objective,
+            sets,
             temperature,
             steps_done: 0,
             order,
@@ -224,11 +226,12 @@ impl<'a, O: Ops> Trainer<'a, O> {
 
     /// What should be said about texts that come twice in a batch of the present epoch, where they would be its negatives.
     pub fn shared_texts(&self) -> Option<String> {
-        if self.settings.negatives() != Negatives::InBatch || self.plan.batches.batch_size == 1 {
+        if self.plan.batches.batch_size == 1 {
             return None;
         }
-        let order = &self.order.1[..self.plan.batches.n_rows];
-        let n = n_duplicates(&self.set, self.settings, self.order.0, order);
+        let compares = |row: &&usize| self.sets[self.set.file_of(**row)].0.negatives() == Negatives::InBatch;
+        let order: Vec<_> = self.order.1[..self.plan.batches.n_rows].iter().filter(compares).copied().collect();
+        let n = n_duplicates(&self.set, self.settings, self.order.0, &order);
         let shared = format!("{n} of {} rows of an epoch share a text with another row of their batch", order.len());
         match self.settings.batch_sampler {
             BatchSampler::NoDuplicates if n > 0 => {
@@ -282,8 +285,15 @@ impl<'a, O: Ops> Trainer<'a, O> {
         self.steps_done = steps_done;
         self.temperature = temperature;
         // The next step is judged at the temperature of the checkpoint, not at that of the beginning.
-        self.objective.loss = self.settings.loss.loss(self.settings.use_inbatch_neg, self.temperature());
+        self.use_learnt_temperature();
         Ok(())
+    }
+
+    fn use_learnt_temperature(&mut self) {
+        let Some(learnt) = self.temperature else { return };
+        for (settings, objective) in &mut self.sets {
+            objective.loss = settings.loss.loss(settings.use_inbatch_neg, learnt.value);
+        }
     }
 
     /// The next step; `None` after the last one.
@@ -303,13 +313,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         }
         let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
         let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
-        let pass = Pass {
-            objective: &self.objective,
-            dropout: self.settings.dropout_rates(self.model.dropout()),
-            weight: 1.0 / micro_batches.len() as f32,
-            kept_tokens: self.kept_tokens,
-        };
-
+        let dropout = self.settings.dropout_rates(self.model.dropout());
         self.gradients.set_zero(self.model.ops());
         let mut report = StepReport {
             step: self.steps_done + 1,
@@ -323,13 +327,17 @@ impl<'a, O: Ops> Trainer<'a, O> {
         };
         for places in &micro_batches {
             let rows = &self.order.1[places.clone()];
-            let micro = MicroBatch::new(&self.set, rows, self.settings.train_group_size, self.settings.seed, epoch);
+            let (settings, objective) = &self.sets[self.set.file_of(rows[0])];
+            let weight = 1.0 / micro_batches.len() as f32;
+            let pass = Pass { objective, dropout, weight, kept_tokens: self.kept_tokens };
+            let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
             let (loss, stats) = forward_backward(self.model, &micro, pass, &mut self.gradients);
             if !loss.is_finite() {
                 return Err(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));
             }
             report.loss += loss / micro_batches.len() as f64;
             report.stats.add(&stats);
+            report.temperature = self.temperature.map_or(settings.effective_temperature(), |learnt| learnt.value);
             report.n_tokens += micro.batch.n_tokens();
         }
         report.grad_norm = global_norm(self.model.ops(), &self.gradients);
@@ -345,7 +353,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         if let (Some(learnt), Some(peak)) = (&mut self.temperature, self.settings.loss.temperature_learning_rate) {
             let rate = peak * report.learning_rate / self.settings.learning_rate;
             learnt.step(report.stats.d_log_temperature / micro_batches.len() as f64, rate, self.settings.adamw());
-            self.objective.loss = self.settings.loss.loss(self.settings.use_inbatch_neg, learnt.value);
+            self.use_learnt_temperature();
         }
         self.steps_done += 1;
         Ok(report)

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::golden::golden;
 use crate::models::{batch, difference, load, tokenize};
 use crate::said::Said;
-use crate::training::{Job, examples, settings};
+use crate::training::{Job, examples, settings, take};
 
 fn default() -> AdaptationSettings {
     AdaptationSettings::default()
@@ -180,7 +180,12 @@ fn what_leaves_nothing_to_train_or_is_no_part_of_the_model_is_refused() {
 /// sum over the vectors.
 #[test]
 fn gradients_of_adapters_predict_what_a_step_changes() {
-    for (name, targets) in [("tiny-bert", "all-linear"), ("tiny-mpnet", "v"), ("tiny-distilbert", "q_lin,lin2")] {
+    for (name, targets) in [
+        ("tiny-bert", "all-linear"),
+        ("tiny-mpnet", "all-linear"),
+        ("tiny-mpnet", "v"),
+        ("tiny-distilbert", "q_lin,lin2"),
+    ] {
         let adaptation = AdaptationSettings {
             lora_r: Some(3),
             lora_alpha: Some(6.0),
@@ -242,12 +247,43 @@ fn adapters_multiply_bf16_as_well_and_what_is_saved_is_the_same_model() {
 }
 
 #[test]
+fn merged_adapters_are_those_of_the_model_in_every_architecture_and_rank_stabilized() {
+    for (name, target) in [
+        ("tiny-mpnet", "attention.attn.q"),
+        ("tiny-roberta", "attention.self.query"),
+        ("tiny-distilbert", "attention.q_lin"),
+    ] {
+        let adaptation = AdaptationSettings { lora_r: Some(4), use_rslora: true, freeze_layers: 1, ..default() };
+        let Some(mut model) = adapted(Cpu::new(), name, &adaptation) else { return };
+        let ops = model.shared_ops();
+        let batch = batch(&tokenize(&model, &["boundary layer"], None));
+        let base = model.encode(&batch);
+        for (i, param) in model.parameters_mut().list.iter_mut().enumerate().filter(|(_, param)| param.is_trained()) {
+            let values = seeded(param.n_values(), i as u64).iter().map(|value| 0.2 * value).collect::<Vec<_>>();
+            param.value = ops.upload(&values);
+            param.repack(&ops);
+        }
+        let expected = model.encode(&batch);
+        assert!(difference(&base, &expected) > MOVED, "{name}: {}", difference(&base, &expected));
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("merged");
+        model.save_with(&folder, |folder| model.save_adapter(folder)).unwrap();
+        let merged = load(Cpu::new(), &folder, &Overrides::default());
+        assert!(difference(&expected, &merged.encode(&batch)) < 1e-5, "{name}");
+        let config = fs::read(folder.join("adapter/adapter_config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["use_rslora"], true);
+        assert!(config["target_modules"].as_array().unwrap().contains(&target.into()), "{config}");
+    }
+}
+
+#[test]
 fn what_is_computed_twice_has_the_same_dropout_of_adapters() {
     let adaptation = AdaptationSettings { lora_r: Some(2), lora_dropout: 0.2, ..default() };
     let settings = TrainSettings { adaptation: adaptation.clone(), ..settings() };
     let Some(model) = adapted(Cpu::new(), "tiny-bert", &adaptation) else { return };
     let set = TrainingSet::new(&model, &examples(6, 2), "train.jsonl".as_ref(), &settings, &Said::default()).unwrap();
-    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4, 5], 3, 42, 0);
+    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4, 5], take(3, 0));
     let objective = settings.objective();
     let gradients = |kept_tokens, dropout| {
         let mut gradients = model.parameters().zero_gradients(model.ops());

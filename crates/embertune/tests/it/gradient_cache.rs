@@ -8,13 +8,14 @@ use embertune::progress::Silent;
 use embertune::train::chunks::{CHUNK_TOKENS, cut};
 use embertune::train::forecast::{Limits, forecast};
 use embertune::train::objective::Objective;
-use embertune::train::step::{MicroBatch, Pass, forward_backward};
+use embertune::train::step::{MicroBatch, Pass, Repeats, Take, forward_backward};
 use embertune::train::{TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
 use embertune_kernels::testing::assert_close;
 
 use crate::golden::golden;
+use crate::training::take;
 
 /// Loss and gradients of the same numbers, summed in another order (golden README).
 const LOSS: f64 = 3e-5;
@@ -64,8 +65,8 @@ fn pass(objective: &Objective, kept_tokens: usize) -> Pass<'_> {
 /// One micro batch of all rows, of at least four chunks.
 fn micro_batch(set: &TrainingSet) -> MicroBatch {
     let rows: Vec<_> = (0..N_ROWS).collect();
-    let micro = MicroBatch::new(set, &rows, 3, 42, 0);
-    assert!(cut(&MicroBatch::text_lengths(set, &rows, 3, 42, 0)).len() >= 4, "{} tokens", micro.batch.n_tokens());
+    let micro = MicroBatch::new(set, &rows, take(3, 0));
+    assert!(cut(&MicroBatch::text_lengths(set, &rows, take(3, 0)).0).len() >= 4, "{} tokens", micro.batch.n_tokens());
     micro
 }
 
@@ -160,4 +161,65 @@ fn tokens_and_buffers_are_forecast_as_they_come() {
     let report = trainer.step().unwrap().unwrap();
     assert_eq!(report.n_tokens, forecast.tokens_per_epoch);
     assert_eq!(report.n_tokens, forecast.largest_batch_tokens);
+}
+
+/// Rows that share queries and passages, as labels or answers to many questions do.
+fn sharing_set(model: &EmbeddingModel<Cpu>) -> TrainingSet {
+    let text = |kind: &str, i: usize| format!("{kind} {i} {}", "the flow of heat in a slip flow ".repeat(1 + i % 3));
+    let examples: Vec<_> = (0..N_ROWS)
+        .map(|i| Example {
+            query: format!("query {} of heat", i % 100),
+            positives: vec![text("answer", i % 40)],
+            negatives: vec![text("answer", (i + 1) % 40), text("other", i)],
+            scores: Scores::None,
+            line: i + 1,
+        })
+        .collect();
+    TrainingSet::new(model, &examples, Path::new("train.jsonl"), &settings(), &Silent).unwrap()
+}
+
+#[test]
+fn a_text_that_comes_several_times_is_computed_once_with_the_gradient_of_all() {
+    for name in ["tiny-bert", "tiny-mpnet"] {
+        let Some(model) = model(name) else { return };
+        let set = sharing_set(&model);
+        let rows: Vec<_> = (0..N_ROWS).collect();
+        let objective = settings().objective();
+        let run = |repeats: Repeats| {
+            let micro = MicroBatch::new(&set, &rows, Take { repeats, ..take(3, 0) });
+            let pass = Pass { dropout: DropoutRates::default(), ..pass(&objective, 0) };
+            let mut gradients = model.parameters().zero_gradients(model.ops());
+            let (loss, stats) = forward_backward(&model, &micro, pass, &mut gradients);
+            (micro, loss, stats, downloaded(&model, &gradients.list))
+        };
+        let (apart, loss_apart, stats_apart, expected) = run(Repeats::Apart);
+        let (together, loss, stats, actual) = run(Repeats::Together);
+        assert_eq!((apart.batch.n_texts(), together.batch.n_texts()), (4 * N_ROWS, 100 + 40 + N_ROWS));
+        assert!(
+            cut(&MicroBatch::text_lengths(&set, &rows, Take { repeats: Repeats::Together, ..take(3, 0) }).0).len() > 1
+        );
+        assert_eq!((stats.n_negatives, stats.n_masked_known), (stats_apart.n_negatives, stats_apart.n_masked_known));
+        assert_close(&[loss], &[loss_apart], LOSS, 0.0);
+        for (actual, expected) in actual.iter().zip(expected) {
+            let largest = expected.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+            assert_close(actual, &expected, ORDER * f64::from(largest) + ZERO, 0.0);
+        }
+    }
+}
+
+#[test]
+fn texts_are_computed_once_where_nothing_is_dropped_and_the_forecast_knows() {
+    let Some(mut model) = model("tiny-bert") else { return };
+    let set = sharing_set(&model);
+    let mut tokens = |dropout| {
+        let settings = TrainSettings { dropout: Some(dropout), max_steps: Some(1), ..settings() };
+        let limits = Limits { budget_bytes: None, load_bytes: 0 };
+        let (forecast, _) = forecast(&mut model, &set, &settings, limits).unwrap();
+        let report = Trainer::new(&mut model, &set, &settings).unwrap().step().unwrap().unwrap();
+        assert_eq!(report.n_tokens, forecast.tokens_per_epoch);
+        assert_eq!(report.stats.n_queries, N_ROWS);
+        report.n_tokens
+    };
+    let (dropped, plain) = (tokens(0.1), tokens(0.0));
+    assert!(plain * 10 < dropped * 8, "{plain} of {dropped}");
 }

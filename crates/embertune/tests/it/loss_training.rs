@@ -16,6 +16,7 @@ use embertune_kernels::cpu::Cpu;
 
 use crate::golden::golden;
 use crate::said::Said;
+use crate::training::take;
 
 const TOPICS: [&str; 6] = ["cat", "wing", "flow", "paper", "heat", "shock"];
 
@@ -106,7 +107,7 @@ fn losses_of_cosines_do_not_depend_on_the_length_of_vectors() {
 fn labels_of_rows_with_negatives_are_one_and_zero() {
     let settings = settings(LossName::Contrastive);
     let Some(set) = set(&examples(|_| Scores::None), &settings) else { return };
-    let micro = MicroBatch::new(&set.unwrap(), &[0, 1], 3, 42, 0);
+    let micro = MicroBatch::new(&set.unwrap(), &[0, 1], take(3, 0));
     assert_eq!(micro.scores, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
 }
 
@@ -119,7 +120,7 @@ fn scores_follow_the_texts_that_are_drawn_and_left_out() {
     let set = set.unwrap();
     assert_eq!((set.rows[1].negatives.len(), set.rows[1].negative_scores.as_slice()), (1, &[-0.3][..]));
     for epoch in 0..4 {
-        let micro = MicroBatch::new(&set, &[2], 2, 42, epoch);
+        let micro = MicroBatch::new(&set, &[2], take(2, epoch));
         let drawn = micro.batch.ids[micro.batch.cu_seqlens[2] as usize..].to_vec();
         let place = set.rows[2].negatives.iter().position(|&text| set.texts[text as usize].tokens.ids == drawn);
         assert_eq!(micro.scores, [1.2, set.rows[2].negative_scores[place.unwrap()]]);

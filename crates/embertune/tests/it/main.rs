@@ -6,6 +6,7 @@ mod broken_folders;
 mod comparison;
 mod cross_encoder;
 mod data;
+mod data_sets;
 mod embedding;
 mod encode;
 mod evaluation;

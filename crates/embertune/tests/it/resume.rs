@@ -1,19 +1,22 @@
 //! Interrupted runs that go on, and evaluation while a model trains.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use embertune::Error;
 use embertune::data::read_examples;
 use embertune::device::Precision;
 use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
-use embertune::progress::Silent;
+use embertune::progress::{Progress, Silent};
 use embertune::train::evaluation::{passages_of, split};
 use embertune::train::{
-    BatchSampler, LossName, LossSettings, Measure, ReportTo, Resume, SamplingStrategy, Strategy, TrainSettings,
+    BatchSampler, EvaluationEvent, LossName, LossSettings, Measure, Observer, Plan, ReportTo, Resume, SamplingStrategy,
+    StepEvent, Strategy, TrainSettings,
 };
+use embertune_kernels::cpu::Cpu;
 use serde_json::Value;
 
+use crate::golden::golden;
 use crate::said::Said;
 use crate::training::{Job, load, weights};
 
@@ -259,6 +262,16 @@ fn a_damaged_checkpoint_is_an_error() {
         }
         let error = job.train().unwrap_err();
         assert!(error.to_string().contains("checkpoint-5"), "{file}: {error}");
+        // A bit that changes nothing but a number.
+        let mut flipped = whole.clone();
+        let place = whole.len() - whole.iter().rev().position(u8::is_ascii_digit).unwrap() - 1;
+        flipped[place] ^= 1;
+        fs::write(&path, flipped).unwrap();
+        let error = job.train().unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("checkpoint-5: `{file}` is damaged: its bytes")),
+            "{file}: {error}"
+        );
         fs::write(&path, whole).unwrap();
     }
     job.train().unwrap();
@@ -332,6 +345,37 @@ fn best_and_last_are_kept_apart() {
     assert!(of("last") != of(""));
 }
 
+/// Does something when the steps are done.
+struct AtTheEnd<'a> {
+    said: Said,
+    act: &'a (dyn Fn() + Sync),
+}
+
+impl Progress for AtTheEnd<'_> {
+    fn start(&self, _what: &str, _total: u64) {}
+    fn advance(&self, _n: u64) {}
+    fn finish(&self) {}
+    fn warn(&self, message: &str) {
+        self.said.warn(message);
+    }
+    fn note(&self, message: &str) {
+        self.said.note(message);
+    }
+}
+
+impl Observer for AtTheEnd<'_> {
+    fn training_begins(&self, _plan: &Plan, _steps_done: usize) {}
+    fn step_done(&self, _event: &StepEvent<'_>) {}
+    fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
+    fn training_ends(&self) {
+        (self.act)();
+    }
+    fn saved(&self, _folder: &Path) {}
+    fn is_stop_requested(&self) -> bool {
+        false
+    }
+}
+
 #[test]
 fn a_best_model_that_cannot_be_read_is_an_error() {
     let Some(mut job) = job() else { return };
@@ -340,14 +384,15 @@ fn a_best_model_that_cannot_be_read_is_an_error() {
     job.train_and_say(&Said::stopping_at(8)).unwrap_err();
     let best = fs::read_dir(partial(&job)).unwrap().map(|entry| entry.unwrap().path());
     let best: Vec<_> = best.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("best-")).collect();
-    for folder in &best {
-        fs::write(folder.join("model.safetensors"), "").unwrap();
-    }
+    let damage = || best.iter().for_each(|folder| fs::write(folder.join("model.safetensors"), "").unwrap());
     job.settings.resume_from_checkpoint = Some(Resume::Last);
-    let error = job.train().unwrap_err();
-    assert!(error.to_string().contains("best-") && error.to_string().contains("model.safetensors"), "{error}");
-    assert!(!job.settings.output_dir.exists());
-    assert!(partial(&job).join("last/model.safetensors").exists(), "the trained model is not lost");
+    let at_the_end = AtTheEnd { said: Said::default(), act: &damage };
+    for observer in [&at_the_end as &dyn Observer, &Said::default()] {
+        let error = embertune::train::train(Cpu::new(), &job.settings, observer).unwrap_err();
+        assert!(error.to_string().contains("best-") && error.to_string().contains("model.safetensors"), "{error}");
+        assert!(!job.settings.output_dir.exists());
+        assert!(partial(&job).join("last/model.safetensors").exists(), "the trained model is not lost");
+    }
     best.iter().for_each(|folder| fs::remove_dir_all(folder).unwrap());
     let error = job.train().unwrap_err();
     assert!(error.to_string().contains("the best model until there is missing"), "{error}");
@@ -515,4 +560,33 @@ fn a_run_that_learns_nothing_says_so() {
             said.lines()
         );
     }
+}
+
+#[test]
+fn a_guide_may_move_but_not_change() {
+    let (Some(mut job), Some(guide)) = (job(), golden("tiny-mpnet")) else { return };
+    let moved = job.root.path().join("moved");
+    load(&guide).save(&moved).unwrap();
+    job.settings.loss.guide_model = Some(guide.to_str().unwrap().into());
+    job.train_and_say(&Said::stopping_at(4)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    job.settings.loss.guide_model = Some(job.settings.model_name_or_path.clone());
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("`--guide_model` is another model"), "{error}");
+    job.settings.loss.guide_model = Some(moved.to_str().unwrap().into());
+    job.train().unwrap();
+}
+
+#[test]
+fn what_is_said_once_is_not_said_again_by_a_resumed_run() {
+    let Some(mut job) = job() else { return };
+    job.settings.learning_rate = 1e-30;
+    let said = Said::stopping_at(4);
+    job.train_and_say(&said).unwrap_err();
+    let n_said = |said: &Said| said.lines().iter().filter(|line| line.contains("no weight has changed at")).count();
+    assert_eq!(n_said(&said), 1);
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    assert_eq!(n_said(&said), 0, "{:?}", said.lines());
 }

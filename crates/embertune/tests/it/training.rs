@@ -9,7 +9,7 @@ use embertune::model::{DropoutRates, EmbeddingModel};
 use embertune::progress::Silent;
 use embertune::train::events::{EvaluationEvent, Observer, StepEvent};
 use embertune::train::objective::Objective;
-use embertune::train::step::{MicroBatch, Pass, forward_backward};
+use embertune::train::step::{MicroBatch, Pass, Repeats, Take, forward_backward};
 use embertune::train::{Plan, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
@@ -63,6 +63,11 @@ pub fn settings() -> TrainSettings {
         passage_max_len: 32,
         ..TrainSettings::default()
     }
+}
+
+/// What a batch takes of its rows where there is dropout.
+pub fn take(group_size: usize, epoch: usize) -> Take {
+    Take { group_size, seed: 42, epoch, repeats: Repeats::Apart }
 }
 
 fn model(settings: &TrainSettings) -> Option<EmbeddingModel<Cpu>> {
@@ -119,7 +124,7 @@ fn first_step_of_a_warm_up_changes_no_weight() {
 
 /// Loss and gradients of some rows in one micro batch.
 fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], weight: f32) -> (f64, Vec<Vec<f32>>) {
-    let micro = MicroBatch::new(set, rows, 3, 42, 0);
+    let micro = MicroBatch::new(set, rows, take(3, 0));
     let objective = Objective::new(Loss::InfoNce(InfoNce::new(Negatives::InBatch, 0.05)));
     let dropout = DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 };
     let pass = Pass { objective: &objective, dropout, weight, kept_tokens: usize::MAX };
@@ -191,7 +196,7 @@ fn known_positives_and_the_query_itself_are_never_negatives() {
         row("speed", &["c "], 5),
     ];
     let set = set(&model, &examples, &settings);
-    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4], 1, 42, 0);
+    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4], take(1, 0));
     let excluded: Vec<Vec<usize>> =
         micro.excluded.chunks(5).map(|row| (0..5).filter(|&column| row[column]).collect()).collect();
     assert_eq!(excluded, [vec![0, 1, 2], vec![0, 1, 2], vec![2], vec![3, 4], vec![3, 4]]);
@@ -230,7 +235,8 @@ fn rows_without_negatives_are_refused_where_the_batch_gives_none() {
         assert!(error.hint().unwrap().contains("embertune mine"));
     }
     let Some((Ok(()), said)) = with(settings()) else { return };
-    assert!(said.iter().any(|line| line.starts_with("warning: train.jsonl:4: 2 of 6 rows have no")), "{said:?}");
+    let said = said.iter().find(|line| line.starts_with("warning: train.jsonl:4: 2 of 6 rows have no")).unwrap();
+    assert!(said.contains("a wider `--range_for_sampling`"), "the others have some, so they were mined: {said}");
 }
 
 #[test]
