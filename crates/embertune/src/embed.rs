@@ -14,7 +14,7 @@ pub mod files;
 
 /// At most this many tokens go through the model at once, unless a single text is longer. Bounds the activations of a BERT-base to
 /// about 250 MB (8192 tokens x (3072 + 4 x 768 + ...) x 4 bytes); larger chunks are no faster.
-const MAX_CHUNK_TOKENS: usize = 8192;
+pub(crate) const MAX_CHUNK_TOKENS: usize = 8192;
 
 /// Vectors, one per text, `[n_rows, dim]` row-major.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -10,7 +10,7 @@ use crate::loss::BatchStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
-use crate::train::chunks::{cut, first_kept};
+use crate::train::chunks::{Chunk, cut, first_kept};
 use crate::train::dataset::TrainingSet;
 use crate::train::group::{Draw, choose};
 use crate::train::objective::{Judged, Objective};
@@ -57,6 +57,12 @@ impl MicroBatch {
     pub fn text_lengths(set: &TrainingSet, rows: &[usize], group_size: usize, seed: u64, epoch: usize) -> Vec<usize> {
         let Drawn { queries, passages, .. } = Drawn::new(set, rows, group_size, seed, epoch);
         queries.iter().chain(&passages).map(|&(text, ..)| set.texts[text as usize].tokens.ids.len()).collect()
+    }
+
+    /// How its texts go through the model.
+    pub fn chunks(&self) -> Vec<Chunk> {
+        let lengths: Vec<_> = (0..self.batch.n_texts()).map(|text| self.batch.ragged().range(text).len()).collect();
+        cut(&lengths)
     }
 
     /// Number of queries.
@@ -118,8 +124,7 @@ pub fn forward_backward<O: Ops>(
     gradients: &mut Gradients<O>,
 ) -> (f64, BatchStats) {
     let batch = &micro.batch;
-    let lengths: Vec<_> = (0..batch.n_texts()).map(|text| batch.ragged().range(text).len()).collect();
-    let chunks = cut(&lengths);
+    let chunks = micro.chunks();
     let first_kept = first_kept(&chunks, pass.kept_tokens);
 
     let mut embeddings = Vec::with_capacity(batch.n_texts() * model.dim());

@@ -136,7 +136,7 @@ fn forecast_within(
     let set = set(&model);
     let now = embertune::train::memory::peak_memory_bytes()?;
     let limits = Limits { budget_bytes: Some(now + mb * 1_000_000), load_bytes: 0 };
-    let forecast = forecast(&mut model, &set, &settings(), limits).map(|(forecast, _)| forecast);
+    let forecast = forecast(&mut model, &set, None, &settings(), limits).map(|(forecast, _)| forecast);
     Some((model, set, forecast))
 }
 
