@@ -267,8 +267,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "X", default_value_t = default().early_stopping_threshold, help_heading = "Evaluation")]
     pub early_stopping_threshold: f64,
 
-    /// Save base + X (tuned - base), which keeps more of what the base model can; auto takes the smallest X that is as good as the best
-    /// one on the held-out queries [default: the tuned model]
+    /// Save base + X (tuned - base), which keeps more of what the base model can; auto takes the tuned model, unless
+    /// another X is better on the held-out queries by more than chance [default: the tuned model]
     #[arg(long, value_name = "auto|X", value_parser = merge_alpha, help_heading = "Evaluation")]
     pub merge_alpha: Option<MergeAlpha>,
 

@@ -27,15 +27,34 @@ fn peak_mb(done: &Done) -> u64 {
     before.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
 }
 
+/// The least budget in MB that a run takes, which the error about a smaller one names.
+fn least_mb(desk: &Desk, flags: &str) -> u64 {
+    let refused = train(desk, &format!("--output_dir no --memory_budget 1MB {flags}"));
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    let hint = refused.stderr.lines().find_map(|line| line.strip_prefix("hint: pass `--memory_budget ")).unwrap();
+    hint.split("MB`").next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn evaluations_and_the_mixing_with_the_base_stay_within_the_budget_and_are_in_the_plan() {
+    let desk = desk();
+    let flags = "--eval_data long.jsonl --load_best_model_at_end --merge_alpha 0.5";
+    let budget = least_mb(&desk, flags) + 10;
+    let done = train(&desk, &format!("--output_dir out --memory_budget {budget}MB {flags}")).ok();
+    assert!(peak_mb(&done) <= budget, "{budget} MB: {}", done.stderr);
+    // The base model, the tuned one, and their mixture.
+    assert!(done.stderr.contains("of evaluating 3 times"), "{}", done.stderr);
+    assert!(done.stderr.contains("%), evaluation "), "{}", done.stderr);
+    let record: serde_json::Value = serde_json::from_str(&desk.read("out/run.json")).unwrap();
+    assert_eq!(record["forecast"]["evaluations"], 3);
+}
+
 #[test]
 fn a_run_stays_within_its_budget_and_gives_the_same_model_in_any_budget() {
     let desk = desk();
     let free = train(&desk, "--output_dir free").ok();
     assert!(!free.stderr.contains("computed twice"), "{}", free.stderr);
-    let refused = train(&desk, "--output_dir no --memory_budget 1MB");
-    assert_eq!(refused.code, 2, "{}", refused.stderr);
-    let hint = refused.stderr.lines().find_map(|line| line.strip_prefix("hint: pass `--memory_budget ")).unwrap();
-    let least: u64 = hint.split("MB`").next().unwrap().parse().unwrap();
+    let least = least_mb(&desk, "");
     let expected = fs::read(desk.path("free/model.safetensors")).unwrap();
     for budget in [least, least + 20, least + 60] {
         let name = format!("within{budget}");

@@ -57,6 +57,11 @@ impl Cadence {
         Cadence { every }
     }
 
+    /// How often it is due in the first `n_steps` steps.
+    pub fn times(self, n_steps: usize) -> usize {
+        n_steps.checked_div(self.every).unwrap_or(0)
+    }
+
     /// Whether it is due after step `step`, from 1.
     pub fn is_due(self, step: usize) -> bool {
         self.every > 0 && step.is_multiple_of(self.every)
@@ -75,6 +80,8 @@ mod tests {
         assert_eq!(due(Strategy::Epoch, 5), [4, 8, 12]);
         assert_eq!(due(Strategy::No, 5), [] as [usize; 0]);
         assert_eq!(due(Strategy::Steps, 0), [] as [usize; 0]);
+        let times = |strategy, steps| Cadence::new(strategy, steps, 4).times(12);
+        assert_eq!((times(Strategy::Steps, 5), times(Strategy::Epoch, 5), times(Strategy::Steps, 0)), (2, 3, 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::Optimizer;
 use crate::optim::clip::global_norm;
 use crate::train::dataset::TrainingSet;
+use crate::train::evaluation::EvaluationShape;
 use crate::train::forecast::RunShape;
 use crate::train::memory::resident_bytes;
 use crate::train::objective::Objective;
@@ -21,6 +22,8 @@ use crate::train::step::{MicroBatch, Take};
 /// counted, since its memory is new.
 const PROBE_S: f64 = 2.0;
 const MAX_PROBES: usize = 12;
+/// A value of a vector that is searched: in f32, and as the byte that the first pass of the search reads.
+const SEARCHED_VALUE_BYTES: f64 = 5.0;
 
 /// What the model costs on this machine, measured.
 pub struct Costs {
@@ -38,6 +41,8 @@ pub struct Costs {
     pub pair_s: f64,
     /// Seconds of an optimizer step.
     pub optimizer_s: f64,
+    /// Of an evaluation, where there are some.
+    pub evaluation: Option<EvaluationCosts>,
     /// Width of an embedding.
     pub dim: usize,
 }
@@ -55,6 +60,43 @@ pub struct TokenCosts {
     pub backward_s: f64,
     /// Seconds of a byte that the system gives for the first time.
     pub new_byte_s: f64,
+}
+
+/// What an evaluation costs.
+pub struct EvaluationCosts {
+    /// What it needs at its peak, beside the weights.
+    pub bytes: f64,
+    /// How long it takes.
+    pub seconds: f64,
+}
+
+impl EvaluationCosts {
+    /// Encodes a sample of its texts.
+    fn measure<O: Ops>(model: &EmbeddingModel<O>, shape: &EvaluationShape) -> Self {
+        let ops = model.ops();
+        release_freed(ops);
+        let bytes_before = ops.buffer_bytes().held;
+        let encode = || {
+            let start = Instant::now();
+            model.encode(&shape.sample);
+            start.elapsed().as_secs_f64()
+        };
+        // Its memory is new.
+        encode();
+        let n_sampled = shape.sample.n_tokens() as f64;
+        let token_bytes = (ops.buffer_bytes().held - bytes_before) as f64 / n_sampled;
+        EvaluationCosts {
+            bytes: token_bytes * shape.chunk_tokens as f64
+                + (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES,
+            seconds: encode().min(encode()) / n_sampled * shape.n_tokens as f64,
+        }
+    }
+}
+
+/// Gives freed buffers back to the system.
+fn release_freed<O: Ops>(ops: &O) {
+    ops.limit_buffers(0);
+    ops.limit_buffers(usize::MAX);
 }
 
 /// The rows of the first batch, and how a micro batch is made of some.
@@ -160,15 +202,15 @@ impl Costs {
         set: &TrainingSet,
         settings: &TrainSettings,
         shape: &RunShape,
+        evaluation: Option<&EvaluationShape>,
     ) -> Self {
         let ops = model.shared_ops();
         let batch = FirstBatch::new(set, settings, settings.dropout_rates(model.dropout()), shape);
         let weight_bytes = ops.buffer_bytes().used;
         let mut gradients = model.parameters().zero_gradients(&*ops);
         let mut optimizer = Optimizer::new(settings.optim, &*ops, model.parameters(), settings.adamw());
-        // Without the freed buffers of the loading.
-        ops.limit_buffers(0);
-        ops.limit_buffers(usize::MAX);
+        // Without those of the loading.
+        release_freed(&*ops);
         let state_bytes = ops.buffer_bytes().used;
         let token = batch.token_costs(model, &mut gradients);
         let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(ops.buffer_bytes().held as u64);
@@ -182,6 +224,7 @@ impl Costs {
             token,
             pair_s: batch.pair_seconds(model.dim()),
             optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients),
+            evaluation: evaluation.map(|shape| EvaluationCosts::measure(model, shape)),
             dim: model.dim(),
         }
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use embertune_kernels::Ops;
 
 use crate::data::{Example, Pool, Scores as RowScores, TextId};
-use crate::embed::embed;
+use crate::embed::{MAX_CHUNK_TOKENS, embed};
 use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
 use crate::eval::similarity::cosine;
@@ -19,19 +19,22 @@ use crate::model::{DropoutRates, EmbeddingModel};
 use crate::progress::{Progress, Silent};
 use crate::random::{Shuffle, key};
 use crate::search::top_k;
-use crate::text::Role;
+use crate::text::{Batch, Role};
+use crate::train::chunks::{CHUNK_TOKENS, Chunk};
 use crate::train::dataset::TrainingSet;
 use crate::train::loss_settings::{LossName, LossSettings};
 use crate::train::measure::{Measure, Scores};
 use crate::train::sampler::{Batches, LastBatch};
 use crate::train::settings::TrainSettings;
-use crate::train::step::MicroBatch;
+use crate::train::step::{MicroBatch, Repeats, Take};
 
 /// Separates this use of a seed from others.
 const SPLIT: u64 = 5;
 /// And this one; a sample has so many texts.
 const PROBE: u64 = 7;
 const PROBE_TEXTS: usize = 256;
+/// And the sample that an evaluation is forecast from.
+const SHAPE: u64 = 8;
 /// Cutoffs of the metrics.
 const CUTOFFS: [usize; 2] = [1, 10];
 /// Texts that go through the model at once, as in `embertune evaluate`.
@@ -60,6 +63,18 @@ pub fn split(examples: Vec<Example>, share: f64, seed: u64) -> Result<(Vec<Examp
 /// The positives and negatives of rows, as candidates.
 pub fn passages_of(examples: &[Example]) -> Vec<String> {
     examples.iter().flat_map(|example| example.positives.iter().chain(&example.negatives)).cloned().collect()
+}
+
+/// What an evaluation will send through the model, as far as a sample of its texts tells.
+pub struct EvaluationShape {
+    /// Some of the candidates, in a chunk or less.
+    pub sample: Batch,
+    /// All that is encoded: queries, candidates, and the rows of the loss.
+    pub n_tokens: usize,
+    /// The most that goes through the model at once.
+    pub chunk_tokens: usize,
+    /// Queries and candidates, whose vectors are held.
+    pub n_vectors: usize,
 }
 
 /// What the model is evaluated on.
@@ -116,6 +131,37 @@ impl HeldOut {
         let settings = TrainSettings { train_group_size: 1, loss: held_out_loss(settings), ..settings.clone() };
         let rows = TrainingSet::new(model, examples, path, &settings, progress)?;
         Ok(HeldOut { queries, pool, rows })
+    }
+
+    /// What [`evaluate`](Self::evaluate) will send through `model`.
+    ///
+    /// # Errors
+    /// A text that cannot be tokenized.
+    pub fn shape<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<EvaluationShape> {
+        let places = Shuffle::new(self.pool.len(), key(&[SHAPE, settings.seed])).take(PROBE_TEXTS);
+        let texts: Vec<_> = places.map(|row| self.pool.texts()[row].as_str()).collect();
+        let tokens = model.tokenize(&texts, Role::Passage, None)?;
+        let (mut n_sampled, mut longest) = (0, 1);
+        let mut sample = Batch::default();
+        for text in &tokens {
+            n_sampled += text.ids.len();
+            longest = longest.max(text.ids.len());
+            if sample.n_tokens() == 0 || sample.n_tokens() + text.ids.len() <= CHUNK_TOKENS {
+                sample.push(&text.ids, text.prompt_len, 0);
+            }
+        }
+        let of_candidates = n_sampled * self.pool.len() / tokens.len();
+        let rows: Vec<_> = (0..self.rows.rows.len()).collect();
+        // Which texts will share a batch is not asked: one that comes several times counts each time.
+        let take = Take { repeats: Repeats::Apart, ..settings.take(DropoutRates::default(), 0) };
+        let (of_rows, _) = MicroBatch::text_lengths(&self.rows, &rows, take);
+        Ok(EvaluationShape {
+            sample,
+            // The rows' queries come first: they are searched for as well.
+            n_tokens: of_rows.iter().chain(&of_rows[..rows.len()]).sum::<usize>() + of_candidates,
+            chunk_tokens: (BATCH_SIZE * longest).min(MAX_CHUNK_TOKENS).min(of_candidates),
+            n_vectors: self.queries.len() + self.pool.len(),
+        })
     }
 
     /// The numbers of `model` as it is now.
@@ -181,7 +227,8 @@ impl HeldOut {
         for places in (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step)) {
             let rows: Vec<_> = places.collect();
             let micro = MicroBatch::new(&self.rows, &rows, settings.take(DropoutRates::default(), 0));
-            let embeddings = model.encode(&micro.batch);
+            let encode = |chunk: Chunk| model.encode(&micro.batch.part(chunk.texts));
+            let embeddings: Vec<_> = micro.chunks().into_iter().flat_map(encode).collect();
             let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
             // The loss is a mean over all queries of the batch, with 0 for those without a negative.
             sum += judged.loss * judged.stats.n_queries as f64;

@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{DropoutRates, EmbeddingModel};
+use crate::train::cadence::{Cadence, Strategy};
 use crate::train::chunks::{Chunk, cut, first_kept};
 use crate::train::costs::Costs;
 use crate::train::dataset::TrainingSet;
+use crate::train::evaluation::HeldOut;
 use crate::train::memory::{MemoryBudget, peak_memory_bytes, shown};
+use crate::train::record::Seconds;
 use crate::train::sampler::epoch_order;
 use crate::train::settings::TrainSettings;
 use crate::train::step::MicroBatch;
@@ -27,8 +30,14 @@ const PAIR_BYTES: f64 = 5.0;
 /// The embeddings and their gradients, apart and together, in f32.
 const EMBEDDING_VALUE_BYTES: f64 = 16.0;
 
+/// Of runs of at least so many steps a twentieth, but five at least, tell whether the planned time holds. Off by more than this it is
+/// corrected: less is noise.
+const REVISED_FROM: usize = 20;
+const REVISED_AFTER: usize = 5;
+const REVISED_BY: f64 = 0.15;
+
 /// What a run is expected to take.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Forecast {
     /// Rows of a batch.
     pub batch_size: usize,
@@ -52,6 +61,10 @@ pub struct Forecast {
     pub recomputed_share: f64,
     /// Seconds of all steps.
     pub train_seconds: f64,
+    /// Evaluations in the run, those of `--merge_alpha` included.
+    pub evaluations: usize,
+    /// Seconds of all of them.
+    pub evaluation_seconds: f64,
     /// What the device's buffers may take.
     #[serde(skip)]
     pub buffer_limit: usize,
@@ -66,19 +79,22 @@ pub struct Limits {
     pub load_bytes: u64,
 }
 
-/// The forecast of training `model` on `set`, and the settings that it is for: with the batch size that was found, where one was to be.
+/// The forecast of training `model` on `set` and evaluating it on `held_out`, and the settings that it is for: with the batch size that was
+/// found, where one was to be.
 ///
 /// # Errors
 /// A memory budget in which not even a single chunk can be computed.
 pub fn forecast<O: Ops>(
     model: &mut EmbeddingModel<O>,
     set: &TrainingSet,
+    held_out: Option<&HeldOut>,
     settings: &TrainSettings,
     limits: Limits,
 ) -> Result<(Forecast, TrainSettings)> {
     let rates = settings.dropout_rates(model.dropout());
     let shape = RunShape::new(set, settings, rates)?;
-    let costs = Costs::measure(model, set, settings, &shape);
+    let evaluation = held_out.map(|held_out| held_out.shape(model, settings)).transpose()?;
+    let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref());
     if !settings.find_batch_size {
         return Ok((costs.forecast(set, settings, limits, &shape)?, settings.clone()));
     }
@@ -172,17 +188,10 @@ impl Costs {
         let largest = |bytes: &dyn Fn(&BatchShape) -> f64| batches.iter().map(bytes).fold(0.0, f64::max);
         let always = self.program_bytes + self.state_bytes;
         let one_chunk = |batch: &BatchShape| (self.token.kept_bytes + self.token.work_bytes) * batch.largest_chunk();
-        let writes_checkpoints = (1..shape.plan.total_steps).contains(&settings.save_steps);
-        let while_saved = if writes_checkpoints { always } else { self.program_bytes + self.weight_bytes };
-        let merging = match settings.merge_alpha {
-            Some(_) if settings.adaptation.lora_r.is_none() => {
-                self.program_bytes + self.weight_bytes + self.trained_bytes
-            }
-            _ => 0.0,
-        };
-        let saving = while_saved.max(merging) + limits.load_bytes as f64;
+        let between_steps = self.between_steps_bytes(settings, limits, &shape.plan);
         let so_far = peak_memory_bytes().unwrap_or(0) as f64;
-        let least = (always + largest(&|batch| one_chunk(batch) + self.loss_bytes(batch))).max(saving).max(so_far);
+        let least =
+            (always + largest(&|batch| one_chunk(batch) + self.loss_bytes(batch))).max(between_steps).max(so_far);
 
         let mut kept_tokens = None;
         if let Some(budget) = limits.budget_bytes {
@@ -208,6 +217,9 @@ impl Costs {
         let within_budget = limits.budget_bytes.map_or(f64::INFINITY, |budget| {
             budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))
         });
+        let buffer_limit = within_plan.min(within_budget).max(0.0);
+        // Batches of other lengths take some of what they may have beyond the largest.
+        let computing = computing.max((computing + self.program_bytes + buffer_limit) / 2.0);
         let n_tokens: usize = batches.iter().map(|batch| batch.n_tokens).sum();
         let n_recomputed = n_tokens - batches.iter().map(kept).sum::<usize>();
         let n_pairs: usize = batches.iter().map(|batch| batch.n_pairs).sum();
@@ -215,6 +227,7 @@ impl Costs {
             + n_recomputed as f64 * self.token.forward_s
             + n_pairs as f64 * self.pair_s
             + shape.n_steps as f64 * self.optimizer_s;
+        let evaluations = self.evaluation.as_ref().map_or(0, |_| n_evaluations(settings, &shape.plan));
         let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
         Ok(Forecast {
             batch_size: settings.per_device_train_batch_size,
@@ -224,13 +237,33 @@ impl Costs {
             largest_batch_tokens: batches.iter().map(|batch| batch.n_tokens).max().unwrap_or(0),
             truncated_share: n_truncated as f64 / set.texts.len() as f64,
             memory_budget_bytes: limits.budget_bytes,
-            memory_bytes: computing.max(saving).max(so_far) as u64,
+            memory_bytes: computing.max(between_steps).max(so_far) as u64,
             kept_tokens,
             recomputed_share: n_recomputed as f64 / n_tokens as f64,
             train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
                 + (computing - always) * self.token.new_byte_s,
-            buffer_limit: within_plan.min(within_budget).max(0.0) as usize,
+            evaluations,
+            evaluation_seconds: evaluations as f64 * self.evaluation.as_ref().map_or(0.0, |costs| costs.seconds),
+            buffer_limit: buffer_limit as usize,
         })
+    }
+
+    /// The most that the process takes while no batch is computed: activations have been given back then.
+    fn between_steps_bytes(&self, settings: &TrainSettings, limits: Limits, plan: &Plan) -> f64 {
+        let load_bytes = limits.load_bytes as f64;
+        let evaluation_bytes = self.evaluation.as_ref().map_or(0.0, |costs| costs.bytes);
+        let saves = cadence(settings.save_strategy, settings.save_steps, plan).times(plan.total_steps - 1) > 0;
+        let saves_best = settings.load_best_model_at_end && self.evaluation.is_some();
+        // Gradients and moments are there.
+        let during = evaluation_bytes.max(if saves || saves_best { load_bytes } else { 0.0 });
+        // They are gone. A model is written, read back and compared; or base and tuned weights lie on the host beside the model.
+        let afterwards = match settings.merge_alpha {
+            Some(_) if settings.adaptation.lora_r.is_none() => {
+                load_bytes.max(self.trained_bytes + evaluation_bytes) + self.trained_bytes
+            }
+            _ => load_bytes,
+        };
+        self.program_bytes + (self.state_bytes + during).max(self.weight_bytes + afterwards)
     }
 
     fn loss_bytes(&self, batch: &BatchShape) -> f64 {
@@ -243,11 +276,14 @@ impl Costs {
         Error::Setting {
             problem: format!(
                 "`--memory_budget {setting}` is {}, but this run needs {} at least: {} for weights, gradients and moments, {} for a \
-                 chunk of texts, {} for the data and the program",
+                 chunk of texts{}, {} for the data and the program",
                 shown(budget),
                 shown(least as u64),
                 shown(self.state_bytes as u64),
                 shown(chunk as u64),
+                self.evaluation
+                    .as_ref()
+                    .map_or(String::new(), |costs| format!(" or {} for an evaluation", shown(costs.bytes as u64))),
                 shown(self.program_bytes as u64),
             ),
             hint: Some(format!(
@@ -296,18 +332,53 @@ impl Forecast {
                 100.0 * self.truncated_share
             ),
             format!("plan: about {} of memory{memory}{recomputed}", shown(self.memory_bytes)),
-            format!("plan: about {} of training", time(self.train_seconds)),
+            match self.evaluations {
+                0 => format!("plan: about {} of training", time(self.train_seconds)),
+                n => format!(
+                    "plan: about {} of training, and {} of evaluating {n} times",
+                    time(self.train_seconds),
+                    time(self.evaluation_seconds)
+                ),
+            },
         ]
     }
 
-    /// How it came out, in words: after `seconds` of training, with this peak of memory where the system says it.
-    pub fn outcome(&self, seconds: f64, peak_bytes: Option<u64>) -> String {
+    /// What the training will take as the first steps went, in words: said once, after `step` steps in `seconds`, where it is another time
+    /// than was planned.
+    pub fn revised(&self, step: usize, seconds: f64) -> Option<String> {
+        if self.steps < REVISED_FROM || step != self.steps.div_ceil(REVISED_FROM).max(REVISED_AFTER) {
+            return None;
+        }
+        let expected = seconds / step as f64 * self.steps as f64;
+        let is_off = (expected / self.train_seconds - 1.0).abs() > REVISED_BY;
+        is_off.then(|| format!("plan: rather {} of training, as the first {step} steps went", time(expected)))
+    }
+
+    /// How it came out, in words: after these seconds, with this peak of memory where the system says it.
+    pub fn outcome(&self, seconds: &Seconds, peak_bytes: Option<u64>) -> String {
         let off = |actual: f64, planned: f64| format!("{:+.0} %", 100.0 * (actual / planned - 1.0));
         let memory = peak_bytes.map_or(String::new(), |bytes| {
             format!(", memory {} ({})", shown(bytes), off(bytes as f64, self.memory_bytes as f64))
         });
-        format!("against the plan: training {} ({}){memory}", time(seconds), off(seconds, self.train_seconds))
+        let took =
+            |what: &str, seconds: f64, planned: f64| format!("{what} {} ({})", time(seconds), off(seconds, planned));
+        let training = took("training", seconds.train, self.train_seconds);
+        let evaluation = match self.evaluations {
+            0 => String::new(),
+            _ => took(", evaluation", seconds.evaluation, self.evaluation_seconds),
+        };
+        format!("against the plan: {training}{evaluation}{memory}")
     }
+}
+
+fn cadence(strategy: Strategy, steps: usize, plan: &Plan) -> Cadence {
+    Cadence::new(strategy, steps, plan.batches.steps_per_epoch())
+}
+
+/// Evaluations of a run: before the first step, when they are due, after the last one, and those of `--merge_alpha`.
+fn n_evaluations(settings: &TrainSettings, plan: &Plan) -> usize {
+    let due = cadence(settings.eval_strategy(), settings.eval_steps(), plan).times(plan.total_steps - 1);
+    due + 2 + settings.merge_alpha.map_or(0, |alpha| alpha.tried().len())
 }
 
 fn time(seconds: f64) -> String {
@@ -321,6 +392,17 @@ fn time(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_does_not_hold_is_corrected_once() {
+        let of = |steps| Forecast { steps, train_seconds: steps as f64, ..Forecast::default() };
+        let said = |steps, pace: f64| -> Vec<usize> {
+            (1..=steps).filter(|&step| of(steps).revised(step, pace * step as f64).is_some()).collect()
+        };
+        assert_eq!((said(200, 1.3), said(200, 0.8), said(30, 1.3)), (vec![10], vec![10], vec![5]));
+        assert_eq!((said(200, 1.1), said(19, 2.0)), (vec![], vec![]));
+        assert!(of(200).revised(10, 20.0).unwrap().contains("6.7 min of training, as the first 10 steps went"));
+    }
 
     #[test]
     fn times_are_shown_in_units_that_people_think_in() {

@@ -85,6 +85,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         held_out,
         rounds,
         settings,
+        forecast: &forecast,
         folder: &mut folder,
         fingerprint: &fingerprint,
         so_far,
@@ -93,8 +94,11 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     run.all_steps()?;
     let temperature = run.trainer.temperature();
     let Run { trainer, held_out, so_far, .. } = run;
-    // Its gradients and moments: what follows needs memory of its own.
+    // Its gradients and moments: what follows needs memory of its own, numbers on the host among it.
     drop(trainer);
+    model.ops().limit_buffers(0);
+    let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
+    model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
     let SoFar { counts, losses, mut seconds, history, resumed_after, .. } = so_far;
     if fingerprint.is_base(&model) {
         observer.warn(
@@ -145,7 +149,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
             settings.measure()
         ));
     }
-    observer.note(&record.forecast.outcome(record.seconds.train, peak_memory_bytes()));
+    observer.note(&record.forecast.outcome(&record.seconds, peak_memory_bytes()));
     observer.saved(&settings.output_dir);
     Ok(record)
 }
@@ -174,7 +178,7 @@ fn merge_with_base<O: Ops>(
     };
     let merging = merge(model, alpha, base, held_out, settings, |line| observer.note(line))?;
     if merging.alpha == 0.0 && alpha == MergeAlpha::Auto {
-        observer.warn("no alpha was better than the base model by more than chance: the base model is what is saved");
+        observer.warn("on the held-out rows nothing was better than the base model: the base model is what is saved");
     }
     Ok(merging)
 }
@@ -273,7 +277,8 @@ fn prepare<O: Ops>(
     };
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
-    let (forecast, settings) = forecast(&mut model, &set, settings, Limits { budget_bytes, load_bytes })?;
+    let (forecast, settings) =
+        forecast(&mut model, &set, held_out.as_ref(), settings, Limits { budget_bytes, load_bytes })?;
     forecast.lines(&settings).iter().for_each(|line| observer.note(line));
     let fingerprint = Fingerprint::new(&model, guide, &set, &settings, files);
     Ok(Prepared { model, set, held_out, rounds, fingerprint, settings, forecast, seconds })
@@ -377,6 +382,7 @@ struct Run<'a, O: Ops> {
     held_out: Option<HeldOut>,
     rounds: Option<Rounds>,
     settings: &'a TrainSettings,
+    forecast: &'a Forecast,
     folder: &'a mut RunFolder,
     fingerprint: &'a Fingerprint,
     so_far: SoFar,
@@ -481,6 +487,9 @@ impl<O: Ops> Run<'_, O> {
         self.so_far.temperature = self.trainer.learned_temperature();
         let total_steps = self.trainer.plan().total_steps;
         let seconds = self.so_far.seconds.train;
+        if let Some(note) = self.forecast.revised(report.step, seconds) {
+            self.observer.note(&note);
+        }
         self.observer.step_done(&StepEvent {
             report,
             total_steps,
@@ -506,6 +515,7 @@ impl<O: Ops> Run<'_, O> {
         let Some(held_out) = &self.held_out else { return Ok(()) };
         let (measure, step) = (self.settings.measure(), self.trainer.steps_done());
         let began = Instant::now();
+        self.trainer.free_memory();
         let scores = held_out.evaluate(self.trainer.model(), self.settings)?;
         if scores.of(measure).is_none() {
             return Err(Error::Setting {
@@ -521,6 +531,7 @@ impl<O: Ops> Run<'_, O> {
         let verdict = self.so_far.history.add(At { step, scores }, measure, self.settings.early_stopping_threshold);
         self.observer.evaluated(&EvaluationEvent { entry: &entry, measure, verdict, history: &self.so_far.history });
         if verdict == Verdict::Best && self.settings.load_best_model_at_end {
+            self.trainer.free_memory();
             self.folder.save_best(self.trainer.model(), step)?;
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::loss::BatchStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
-use crate::train::chunks::{cut, first_kept};
+use crate::train::chunks::{Chunk, cut, first_kept};
 use crate::train::dataset::TrainingSet;
 use crate::train::group::{Draw, choose};
 use crate::train::objective::{Judged, Objective};
@@ -89,6 +89,12 @@ impl MicroBatch {
         let (computed, places) = Drawn::new(set, rows, take).computed(take.repeats);
         let lengths = computed.iter().map(|&(text, ..)| set.texts[text as usize].tokens.ids.len());
         (lengths.collect(), places.len())
+    }
+
+    /// How its texts go through the model.
+    pub fn chunks(&self) -> Vec<Chunk> {
+        let lengths: Vec<_> = (0..self.batch.n_texts()).map(|text| self.batch.ragged().range(text).len()).collect();
+        cut(&lengths)
     }
 
     /// Number of queries.
@@ -197,8 +203,7 @@ pub fn forward_backward<O: Ops>(
     gradients: &mut Gradients<O>,
 ) -> (f64, BatchStats) {
     let batch = &micro.batch;
-    let lengths: Vec<_> = (0..batch.n_texts()).map(|text| batch.ragged().range(text).len()).collect();
-    let chunks = cut(&lengths);
+    let chunks = micro.chunks();
     let first_kept = first_kept(&chunks, pass.kept_tokens);
 
     let mut embeddings = Vec::with_capacity(batch.n_texts() * model.dim());

@@ -316,7 +316,7 @@ impl Plan {
         }
         builder.add(
             "train",
-            "the best epoch by the dev queries is kept, and as much of the base model as they show no loss by",
+            "the best epoch by the dev queries is kept, and mixed with the base model where they show a gain by that",
             learn,
             reads,
             vec![model.clone()],
