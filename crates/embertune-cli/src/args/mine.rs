@@ -88,8 +88,7 @@ pub struct MineArgs {
     pub ranking: RankingArg,
 
     /// Search approximately: look only at this share of the candidates for each row, as in 0.05, those nearest to it by groups. What is found
-    /// of the best candidates is measured and said. Pays from about a hundred thousand rows and a million candidates on
-    /// [default: all candidates, exactly]
+    /// of the best candidates is measured and said [default: all candidates, exactly]
     #[arg(long, value_name = "SHARE", help_heading = "Mining")]
     pub search_share: Option<f32>,
 

@@ -102,18 +102,18 @@ fn every_first_pass_finds_exactly_what_brute_force_finds() {
 
 #[test]
 fn a_pool_in_parts_gives_what_it_gives_as_a_whole() {
-    let queries = made(QUERIES, 20, 1, |_, x| x);
+    let queries = made(QUERIES, 8, 1, |_, x| x);
     // The second half is nearer to all queries, so that the floors of the first are low for it.
-    let nearer = made(3 * POOL, 20, 2, |row, x| if row > 3 * POOL / 2 { 2.0 * x } else { x });
-    for pool in [nearer, integers(3 * POOL, 20, 3)] {
-        for k in [0, 1, 30, 290, 5000] {
+    let nearer = made(2 * POOL + 20, 8, 2, |row, x| if row > POOL { 2.0 * x } else { x });
+    for (pool, ks) in [(nearer, [0, 30, 5000].as_slice()), (integers(2 * POOL, 8, 3), &[30])] {
+        for &k in ks {
             let expected = brute_force(&queries, &pool, k);
             for first_pass in first_passes() {
                 // Parts that are large enough for bytes, that are not, that are empty, and that hold fewer than k.
                 let mut best = RunningTopK::new(first_pass, &queries, k);
                 let mut rest = &pool.values[..];
-                for n_rows in [10, POOL, 0, 4096, 1, usize::MAX] {
-                    let (part, after) = rest.split_at(rest.len().min(n_rows.saturating_mul(20)));
+                for n_rows in [10, POOL, 0, 1, usize::MAX] {
+                    let (part, after) = rest.split_at(rest.len().min(n_rows.saturating_mul(8)));
                     best.add(part, &Silent);
                     rest = after;
                 }
@@ -133,8 +133,8 @@ fn approximately(queries: &Vectors, pool: &Vectors, k: usize, share: f32, part_r
 #[test]
 fn all_lists_together_give_what_exact_search_gives() {
     let queries = made(QUERIES, 20, 1, |_, x| x);
-    for pool in [made(2000, 20, 2, |_, x| x), integers(2000, 20, 3), made(2000, 20, 4, |_, _| 0.0)] {
-        for (k, part_rows) in [(1, 2000), (30, 700), (600, 700), (3000, 2000)] {
+    for pool in [made(900, 20, 2, |_, x| x), integers(900, 20, 3), made(900, 20, 4, |_, _| 0.0)] {
+        for (k, part_rows) in [(30, 400), (950, 900)] {
             let found = approximately(&queries, &pool, k, 0.999, part_rows);
             assert_eq!(found, brute_force(&queries, &pool, k), "k {k}, parts of {part_rows}");
         }
@@ -149,17 +149,20 @@ fn a_share_of_the_lists_holds_most_of_the_best_where_candidates_are_in_groups() 
         let values = seeded(n * 20, seed).into_iter().enumerate().map(|(i, x)| in_groups(i / 20, i % 20, x));
         Vectors::new(values.collect(), 20)
     };
-    let (queries, pool) = (grouped(QUERIES, 1), grouped(4000, 2));
+    let (queries, pool) = (grouped(QUERIES, 1), grouped(2000, 2));
     let exact = brute_force(&queries, &pool, 20);
     let with_threads = |n| {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-        threads.install(|| approximately(&queries, &pool, 20, 0.2, 1500))
+        threads.install(|| approximately(&queries, &pool, 20, 0.2, 900))
     };
     let found = with_threads(1);
     assert_eq!(found, with_threads(4));
-    let of_all = recall(&found, &exact);
-    assert!((0.9..1.0).contains(&of_all), "{of_all}");
-    assert_eq!(recall(&exact, &exact), 1.0);
+    assert!(recall(&found, &exact) > 0.95, "{}", recall(&found, &exact));
+    // Without groups, the best are everywhere.
+    let everywhere = made(2000, 20, 3, |_, x| x);
+    let found_there = approximately(&queries, &everywhere, 20, 0.1, 1500);
+    let of_all = recall(&found_there, &brute_force(&queries, &everywhere, 20));
+    assert!((0.1..0.9).contains(&of_all), "{of_all}");
     // Scores are exact, whatever is missing.
     for (found, query) in found.iter().zip(0..) {
         for hit in found {
