@@ -66,7 +66,12 @@ fn load_named(
 
 /// Sets up the threads that all later work of this process runs on.
 fn start_threads(args: &MachineArgs) -> Result<()> {
-    if args.threads == Some(0) {
+    start_n_threads(args.threads)
+}
+
+/// The same with a number of threads; `None` is one for each core.
+fn start_n_threads(threads: Option<usize>) -> Result<()> {
+    if threads == Some(0) {
         return Err(Error::Setting {
             problem: "`--threads 0`: at least 1 is needed".into(),
             hint: Some("leave the flag out for one thread per core".into()),
@@ -77,7 +82,8 @@ fn start_threads(args: &MachineArgs) -> Result<()> {
     if STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    rayon::ThreadPoolBuilder::new().num_threads(args.threads.unwrap_or(0)).build_global().map_err(|error| {
-        Error::Setting { problem: format!("cannot start threads: {error}"), hint: Some("try fewer `--threads`".into()) }
+    rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build_global().map_err(|error| Error::Setting {
+        problem: format!("cannot start threads: {error}"),
+        hint: Some("try fewer `--threads`".into()),
     })
 }

@@ -107,6 +107,11 @@ fn tune_does_it_all_and_nothing_twice() {
 
     let second = desk.run(tune);
     assert_eq!((second.code, second.stderr.matches("done before").count()), (first.code, 7), "{}", second.stderr);
+    // What is gone is made again, and as it was, so that nothing follows from it.
+    fs::remove_dir_all(desk.path("all/data")).unwrap();
+    fs::remove_file(desk.path("all/base.json")).unwrap();
+    let again = desk.run(tune);
+    assert_eq!((again.code, again.stderr.matches("done before").count()), (first.code, 5), "{}", again.stderr);
     // A file between the stages was changed: what follows from it is done again, and nothing else.
     let mined = desk.read("all/train.mined.jsonl");
     desk.write("all/train.mined.jsonl", mined.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());

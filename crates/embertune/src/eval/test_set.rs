@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde_json::Value;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -16,6 +17,9 @@ use crate::data::beir::{BeirFolder, NamedText, Qrel, read_named_texts, read_qrel
 use crate::data::{Pool, Row, TextId};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+
+/// The words of so many documents are counted at once by a thread: enough that adding the counts up takes no time.
+const PARALLEL_DOCUMENTS: usize = 4096;
 
 /// A document that can be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,19 +169,26 @@ impl TestSet {
     /// query has no words or the documents are not known.
     pub fn documents_with_rarest_word(&self) -> Vec<Option<usize>> {
         let words_of: Vec<Vec<String>> = self.queries.iter().map(|query| words(&query.text)).collect();
-        // How many documents contain a word of the queries, and the last one that was counted.
-        let mut counts: HashMap<&str, (usize, usize)> =
-            words_of.iter().flatten().map(|word| (word.as_str(), (0, usize::MAX))).collect();
-        for (i, document) in self.documents.iter().enumerate() {
-            for word in words(&document.text) {
-                if let Some((n, last)) = counts.get_mut(word.as_str())
-                    && *last != i
-                {
-                    (*n, *last) = (*n + 1, i);
-                }
-            }
+        let mut place_of: HashMap<&str, usize> = HashMap::new();
+        for word in words_of.iter().flatten() {
+            let n = place_of.len();
+            place_of.entry(word).or_insert(n);
         }
-        let rarest = |words: &Vec<String>| words.iter().map(|word| counts[word.as_str()].0).min();
+        // How many of the documents contain each word of the queries.
+        let count = |documents: &[Document]| {
+            let mut counts = vec![0; place_of.len()];
+            for document in documents {
+                let words = words(&document.text);
+                let mut found: Vec<_> = words.iter().filter_map(|word| place_of.get(word.as_str())).collect();
+                found.sort_unstable();
+                found.dedup();
+                found.into_iter().for_each(|&place| counts[place] += 1);
+            }
+            counts
+        };
+        let sum = |a: Vec<usize>, b: Vec<usize>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let counts = self.documents.par_chunks(PARALLEL_DOCUMENTS).map(count).reduce(|| vec![0; place_of.len()], sum);
+        let rarest = |words: &Vec<String>| words.iter().map(|word| counts[place_of[word.as_str()]]).min();
         words_of.iter().map(|words| rarest(words).filter(|_| !self.documents.is_empty())).collect()
     }
 }

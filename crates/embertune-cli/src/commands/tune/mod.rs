@@ -19,6 +19,7 @@ use embertune::report::command::quoted;
 use embertune::report::verdict::{VERDICT, VerdictRecord};
 use embertune::{Error, Result};
 
+use super::start_n_threads;
 use crate::args::{Cli, Command, TuneArgs};
 use crate::diagnostics;
 use crate::printer;
@@ -30,6 +31,8 @@ const GOES_ON: &str = "the same `embertune tune` command goes on from here";
 
 /// Runs the command. The exit code says whether the model is better.
 pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
+    // Before anything computes: a stage like `split`, which has no flag for it, would start as many as there are cores.
+    start_n_threads(args.threads)?;
     let facts = Facts::read(args, progress)?;
     let plan = Plan::of(args, &facts);
     printer::print(&outline(&facts, &plan))?;
