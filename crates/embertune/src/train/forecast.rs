@@ -225,7 +225,11 @@ impl Costs {
             + n_recomputed as f64 * self.token.forward_s
             + n_pairs as f64 * self.pair_s
             + shape.n_steps as f64 * self.optimizer_s;
-        let evaluations = self.evaluation.as_ref().map_or(0, |_| n_evaluations(settings, &shape.plan));
+        let (evaluations, evaluation_seconds) = self.evaluation.as_ref().map_or((0, 0.0), |costs| {
+            let n_tried = settings.merge_alpha.map_or(0, |alpha| alpha.tried().len());
+            let n = n_while_training(settings, &shape.plan) + n_tried;
+            (n, n as f64 * costs.seconds + n_tried as f64 * costs.probe_seconds)
+        });
         let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
         Ok(Forecast {
             batch_size: settings.per_device_train_batch_size,
@@ -241,7 +245,7 @@ impl Costs {
             train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
                 + (computing - always) * self.token.new_byte_s,
             evaluations,
-            evaluation_seconds: evaluations as f64 * self.evaluation.as_ref().map_or(0.0, |costs| costs.seconds),
+            evaluation_seconds,
             buffer_limit: buffer_limit as usize,
         })
     }
@@ -373,10 +377,9 @@ fn cadence(strategy: Strategy, steps: usize, plan: &Plan) -> Cadence {
     Cadence::new(strategy, steps, plan.batches.steps_per_epoch())
 }
 
-/// Evaluations of a run: before the first step, when they are due, after the last one, and those of `--merge_alpha`.
-fn n_evaluations(settings: &TrainSettings, plan: &Plan) -> usize {
-    let due = cadence(settings.eval_strategy(), settings.eval_steps(), plan).times(plan.total_steps - 1);
-    due + 2 + settings.merge_alpha.map_or(0, |alpha| alpha.tried().len())
+/// Evaluations before the first step, when they are due, and after the last one.
+fn n_while_training(settings: &TrainSettings, plan: &Plan) -> usize {
+    cadence(settings.eval_strategy(), settings.eval_steps(), plan).times(plan.total_steps - 1) + 2
 }
 
 fn time(seconds: f64) -> String {
