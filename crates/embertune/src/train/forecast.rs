@@ -23,7 +23,7 @@ use crate::train::trainer::Plan;
 /// The part of a budget that is not planned for: sizes of buffers are rounded up by up to an eighth, on average by less.
 const RESERVE: f64 = 0.03;
 /// How far the device's buffers may outgrow the plan, within the budget: freed buffers of other sizes are kept, since the next batch may
-/// want them. Less makes a run ask the system for memory again and again.
+/// want them, so that a run comes to take all of it. Less makes a run ask the system for memory again and again.
 const SLACK: f64 = 0.1;
 /// Memory of the loss for each pair of query and passage: the similarity in f32, and whether it is masked.
 const PAIR_BYTES: f64 = 5.0;
@@ -216,8 +216,8 @@ impl Costs {
             budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))
         });
         let buffer_limit = within_plan.min(within_budget).max(0.0);
-        // Batches of other lengths take some of what they may have beyond the largest.
-        let computing = computing.max((computing + self.program_bytes + buffer_limit) / 2.0);
+        // Runs of more than a few batches take all of what they may have beyond the largest: see docs/LOG.md.
+        let computing = computing.max(self.program_bytes + buffer_limit);
         let n_tokens: usize = batches.iter().map(|batch| batch.n_tokens).sum();
         let n_recomputed = n_tokens - batches.iter().map(kept).sum::<usize>();
         let n_pairs: usize = batches.iter().map(|batch| batch.n_pairs).sum();
