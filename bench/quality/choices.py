@@ -101,7 +101,7 @@ def measured(command, log):
         _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         raise SystemExit(f"failed, see {log}: {command}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
 
 
 def per_query(vectors, rows, pool):

@@ -68,6 +68,8 @@ pub struct EvaluationCosts {
     pub bytes: f64,
     /// How long it takes.
     pub seconds: f64,
+    /// How long the probe of the base's behaviour takes, of which merging needs one for each alpha.
+    pub probe_seconds: f64,
 }
 
 impl EvaluationCosts {
@@ -84,11 +86,13 @@ impl EvaluationCosts {
         // Its memory is new.
         encode();
         let n_sampled = shape.sample.n_tokens() as f64;
+        let token_s = encode().min(encode()) / n_sampled;
         let token_bytes = (ops.buffer_bytes().held - bytes_before) as f64 / n_sampled;
         EvaluationCosts {
             bytes: token_bytes * shape.chunk_tokens as f64
                 + (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES,
-            seconds: encode().min(encode()) / n_sampled * shape.n_tokens as f64,
+            seconds: token_s * shape.n_tokens as f64,
+            probe_seconds: token_s * shape.probe_tokens as f64,
         }
     }
 }

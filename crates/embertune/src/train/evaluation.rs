@@ -71,6 +71,8 @@ pub struct EvaluationShape {
     pub sample: Batch,
     /// All that is encoded: queries, candidates, and the rows of the loss.
     pub n_tokens: usize,
+    /// All that [`pair_similarities`](HeldOut::pair_similarities) encodes.
+    pub probe_tokens: usize,
     /// The most that goes through the model at once.
     pub chunk_tokens: usize,
     /// Queries and candidates, whose vectors are held.
@@ -159,6 +161,7 @@ impl HeldOut {
             sample,
             // The rows' queries come first: they are searched for as well.
             n_tokens: of_rows.iter().chain(&of_rows[..rows.len()]).sum::<usize>() + of_candidates,
+            probe_tokens: n_sampled,
             chunk_tokens: (BATCH_SIZE * longest).min(MAX_CHUNK_TOKENS).min(of_candidates),
             n_vectors: self.queries.len() + self.pool.len(),
         })

@@ -23,7 +23,7 @@ use crate::train::trainer::Plan;
 /// The part of a budget that is not planned for: sizes of buffers are rounded up by up to an eighth, on average by less.
 const RESERVE: f64 = 0.03;
 /// How far the device's buffers may outgrow the plan, within the budget: freed buffers of other sizes are kept, since the next batch may
-/// want them. Less makes a run ask the system for memory again and again.
+/// want them, so that a run comes to take all of it. Less makes a run ask the system for memory again and again.
 const SLACK: f64 = 0.1;
 /// Memory of the loss for each pair of query and passage: the similarity in f32, and whether it is masked.
 const PAIR_BYTES: f64 = 5.0;
@@ -218,8 +218,8 @@ impl Costs {
             budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))
         });
         let buffer_limit = within_plan.min(within_budget).max(0.0);
-        // Batches of other lengths take some of what they may have beyond the largest.
-        let computing = computing.max((computing + self.program_bytes + buffer_limit) / 2.0);
+        // Runs of more than a few batches take all of what they may have beyond the largest: see docs/LOG.md.
+        let computing = computing.max(self.program_bytes + buffer_limit);
         let n_tokens: usize = batches.iter().map(|batch| batch.n_tokens).sum();
         let n_recomputed = n_tokens - batches.iter().map(kept).sum::<usize>();
         let n_pairs: usize = batches.iter().map(|batch| batch.n_pairs).sum();
@@ -227,7 +227,11 @@ impl Costs {
             + n_recomputed as f64 * self.token.forward_s
             + n_pairs as f64 * self.pair_s
             + shape.n_steps as f64 * self.optimizer_s;
-        let evaluations = self.evaluation.as_ref().map_or(0, |_| n_evaluations(settings, &shape.plan));
+        let (evaluations, evaluation_seconds) = self.evaluation.as_ref().map_or((0, 0.0), |costs| {
+            let n_tried = settings.merge_alpha.map_or(0, |alpha| alpha.tried().len());
+            let n = n_while_training(settings, &shape.plan) + n_tried;
+            (n, n as f64 * costs.seconds + n_tried as f64 * costs.probe_seconds)
+        });
         let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
         Ok(Forecast {
             batch_size: settings.per_device_train_batch_size,
@@ -243,7 +247,7 @@ impl Costs {
             train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
                 + (computing - always) * self.token.new_byte_s,
             evaluations,
-            evaluation_seconds: evaluations as f64 * self.evaluation.as_ref().map_or(0.0, |costs| costs.seconds),
+            evaluation_seconds,
             buffer_limit: buffer_limit as usize,
         })
     }
@@ -375,10 +379,9 @@ fn cadence(strategy: Strategy, steps: usize, plan: &Plan) -> Cadence {
     Cadence::new(strategy, steps, plan.batches.steps_per_epoch())
 }
 
-/// Evaluations of a run: before the first step, when they are due, after the last one, and those of `--merge_alpha`.
-fn n_evaluations(settings: &TrainSettings, plan: &Plan) -> usize {
-    let due = cadence(settings.eval_strategy(), settings.eval_steps(), plan).times(plan.total_steps - 1);
-    due + 2 + settings.merge_alpha.map_or(0, |alpha| alpha.tried().len())
+/// Evaluations before the first step, when they are due, and after the last one.
+fn n_while_training(settings: &TrainSettings, plan: &Plan) -> usize {
+    cadence(settings.eval_strategy(), settings.eval_steps(), plan).times(plan.total_steps - 1) + 2
 }
 
 fn time(seconds: f64) -> String {

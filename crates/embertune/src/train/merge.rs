@@ -168,7 +168,10 @@ pub fn merge<O: Ops>(
     for alpha in alpha.tried() {
         mixer.set(model, alpha);
         let (scores, values) = held_out.evaluate_queries(model, settings)?;
-        let agreement_with_base = spearman(&of_base, &held_out.pair_similarities(model, settings)?);
+        let agreement_with_base = match alpha {
+            0.0 => 1.0,
+            _ => spearman(&of_base, &held_out.pair_similarities(model, settings)?),
+        };
         trials.push(Trial { alpha, scores, agreement_with_base, standard_error: None });
         per_query.push(values);
     }
