@@ -1,9 +1,10 @@
 //! What a checkpoint contains, and which run may go on from it.
 //!
-//! A checkpoint is a model folder, usable by itself, with four files more: the list of [`checksums`]; `optimizer.safetensors`, the optimizer's moments;
+//! A checkpoint is a model folder, usable by itself, with four files more: `optimizer.safetensors`, the optimizer's moments;
 //! `log.jsonl`, the log until there; `training_state.json`, the rest: the step, the sums behind the next line of the log, the
-//! evaluations so far, and the [`Fingerprint`] of the run. Order, negatives and dropout are pure functions of (seed, epoch, row), so there
-//! is no state of a generator to keep. Where adapters are trained they are merged in the model, and in `adapter` as they are.
+//! evaluations so far, and the [`Fingerprint`] of the run; and the list of [`checksums`] of all files. Order, negatives and dropout are
+//! pure functions of (seed, epoch, row), so there is no state of a generator to keep. Where adapters are trained they are merged in the
+//! model, and in `adapter` as they are.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
