@@ -87,11 +87,6 @@ pub struct MineArgs {
     #[arg(long, value_name = "RANKING", default_value = "dense", help_heading = "Mining")]
     pub ranking: RankingArg,
 
-    /// Search approximately: look only at this share of the candidates for each row, as in 0.05, those nearest to it by groups. What is found
-    /// of the best candidates is measured and said [default: all candidates, exactly]
-    #[arg(long, value_name = "SHARE", help_heading = "Mining")]
-    pub search_share: Option<f32>,
-
     /// Which candidates of the range are taken [default: random with the preset original, else top]
     #[arg(long, alias = "sampling_strategy", value_name = "STRATEGY", help_heading = "Mining")]
     pub strategy: Option<StrategyArg>,
@@ -229,7 +224,6 @@ impl MineArgs {
                 RankingArg::Bm25 => Ranking::Bm25,
                 RankingArg::Hybrid => Ranking::Hybrid,
             },
-            search_share: self.search_share,
             scores: self.output_scores.unwrap_or(scores),
             seed: self.seed,
             batch_size: self.embedding.batch_size,

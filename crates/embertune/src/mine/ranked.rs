@@ -71,7 +71,7 @@ pub fn rank<'a, O: Ops>(
         return Ok(by_words(rows, pool, &queries, depth, settings, progress));
     }
     let space = Space::new(source, rows, pool, settings, progress)?;
-    let mut hits = space.top_k(depth, settings.search_share, progress)?;
+    let mut hits = space.top_k(depth, progress)?;
     if settings.ranking == Ranking::Hybrid {
         let by_words = Bm25::new(pool.texts()).top_k(&queries, depth, progress);
         let rows_of = |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();

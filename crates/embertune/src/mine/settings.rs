@@ -18,9 +18,6 @@ pub struct MineSettings {
     pub n_negatives: usize,
     /// What ranks the candidates of a query.
     pub ranking: Ranking,
-    /// Search only this share of the candidates for each row, between 0 and 1: those in the lists that are nearest to it. Default `None`: all
-    /// candidates, exactly.
-    pub search_share: Option<f32>,
     /// Whether [`Mined::scores`](crate::mine::Mined::scores) is wanted.
     pub scores: bool,
     /// Seed of all sampling. Default 42; the original and sentence-transformers have none.
@@ -124,8 +121,7 @@ impl Preset {
             Preset::SentenceTransformers => (best_survivors(None), 3),
         };
         let scores = self != Preset::Original;
-        let (ranking, search_share) = (Ranking::Dense, None);
-        MineSettings { rule, n_negatives, ranking, search_share, scores, seed: 42, batch_size: 256 }
+        MineSettings { rule, n_negatives, ranking: Ranking::Dense, scores, seed: 42, batch_size: 256 }
     }
 }
 
@@ -206,15 +202,6 @@ impl MineSettings {
                 "`--negative_number 0`: at least 1 is needed".into(),
                 "leave the flag out for the preset's number of negatives per query",
             );
-        }
-        if let Some(share) = self.search_share {
-            let hint = "0.05 looks at a twentieth of the candidates for each row; leave the flag out to look at all";
-            if !(share > 0.0 && share < 1.0) {
-                return refuse(format!("`--search_share {share}` is not between 0 and 1"), hint);
-            }
-            if self.ranking == Ranking::Bm25 {
-                return refuse(format!("`--search_share {share}`: `--ranking bm25` searches no vectors"), hint);
-            }
         }
         if let Window::Survivors { min, max: Some(max) } = self.rule.window {
             if min >= max {
@@ -300,9 +287,6 @@ mod tests {
         assert!(refused(&|s| s.n_negatives = 0).contains("`--negative_number 0`"));
         assert!(refused(&window(5, 5)).contains("`--range_min 5` is not less"));
         assert!(refused(&window(0, 2)).contains("`--negative_number 3` is more than the 2 ranks"));
-        assert!(refused(&|s| s.search_share = Some(1.0)).contains("`--search_share 1` is not between 0 and 1"));
-        let by_words = |s: &mut MineSettings| (s.search_share, s.ranking) = (Some(0.5), Ranking::Bm25);
-        assert!(refused(&by_words).contains("`--ranking bm25` searches no vectors"));
         assert!(refused(&|s| s.rule.limits.max_score = Some(f32::NAN)).contains("`--max_score NaN`"));
         let crossed = |s: &mut MineSettings| {
             s.rule.limits = Limits { max_score: Some(0.1), min_score: Some(0.2), ..Limits::default() };

@@ -14,15 +14,10 @@ use crate::embed::cache::{Embedding, VectorCache};
 use crate::embed::stored::VectorFile;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
-use crate::progress::{Progress, Silent};
+use crate::progress::Progress;
 use crate::search::Hit;
 use crate::search::exact::{FirstPass, PART_ROWS, RunningTopK};
-use crate::search::lists::{ApproximateTopK, Centres, recall};
 use crate::text::Role;
-
-/// Rows that the recall of approximate search is measured on: exact search of them costs little, and with 100 candidates each the recall
-/// is known to about half a percent.
-const CHECKED_QUERIES: usize = 100;
 
 /// Queries, candidates, and positives that are no candidates, as vectors of one space.
 pub(super) struct Space<'a> {
@@ -40,13 +35,6 @@ enum Candidates<'a> {
 }
 
 impl Candidates<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Candidates::InMemory(vectors) => vectors.n_rows(),
-            Candidates::InFile(_, places) => places.len(),
-        }
-    }
-
     fn vector(&self, row: usize) -> Result<Cow<'_, [f32]>> {
         match self {
             Candidates::InMemory(vectors) => Ok(vectors.row(row).into()),
@@ -133,41 +121,14 @@ impl<'a> Space<'a> {
         Ok(Space { queries, pool, others, other_of: HashMap::new() })
     }
 
-    /// The `k` best candidates of each row; with a `share` only among that share of the candidates, in the lists nearest to the row.
+    /// The `k` best candidates of each row.
     ///
     /// # Errors
     /// Where the vectors can't be read.
-    pub(super) fn top_k(&self, k: usize, share: Option<f32>, progress: &dyn Progress) -> Result<Vec<Vec<Hit>>> {
-        let Some(share) = share else {
-            let mut best = RunningTopK::new(FirstPass::fastest(), &self.queries, k);
-            self.for_each_part(progress, |part| best.add(part, progress))?;
-            return Ok(best.into_hits());
-        };
-        let n_sample = Centres::sample_size(self.pool.len());
-        let mut sample = Vec::with_capacity(n_sample * self.queries.dim);
-        for i in 0..n_sample {
-            sample.extend_from_slice(&self.pool.vector(i * self.pool.len() / n_sample)?);
-        }
-        let centres = Centres::of(&Vectors::new(sample, self.queries.dim), self.pool.len());
-        let mut best = ApproximateTopK::new(centres, &self.queries, k, share);
-        // What that misses is measured on some queries.
-        let n_checked = self.queries.n_rows().min(CHECKED_QUERIES);
-        let checked: Vec<_> = (0..n_checked).map(|i| i * self.queries.n_rows() / n_checked).collect();
-        let values = checked.iter().flat_map(|&query| self.queries.row(query)).copied().collect();
-        let exactly = Vectors::new(values, self.queries.dim);
-        let mut exact = RunningTopK::new(FirstPass::fastest(), &exactly, k);
-        self.for_each_part(progress, |part| {
-            best.add(part, progress);
-            exact.add(part, &Silent);
-        })?;
-        let (hits, exact) = (best.into_hits(), exact.into_hits());
-        let recall = recall(checked.iter().map(|&query| &hits[query]), &exact);
-        progress.note(&format!(
-            "approximate search: {:.1} % of the best {k} are found, measured on {n_checked} of {} rows",
-            100.0 * recall,
-            hits.len()
-        ));
-        Ok(hits)
+    pub(super) fn top_k(&self, k: usize, progress: &dyn Progress) -> Result<Vec<Vec<Hit>>> {
+        let mut best = RunningTopK::new(FirstPass::fastest(), &self.queries, k);
+        self.for_each_part(progress, |part| best.add(part, progress))?;
+        Ok(best.into_hits())
     }
 
     /// Takes the vectors of the pool's texts in their order, and tells `progress` how much there is to search.

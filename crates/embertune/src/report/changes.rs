@@ -8,6 +8,8 @@ use crate::eval::comparison::{Change, Retrieved, Shown};
 
 /// Texts are cut to so many characters.
 const TEXT_WIDTH: usize = 240;
+/// So many of each list are opened on paper; all of them would fill thirty pages.
+const N_PRINTED: usize = 5;
 
 /// Gained and lost queries, searchable.
 pub fn section(run: &Run) -> Option<Section> {
@@ -32,18 +34,18 @@ fn list(title: &str, changes: &[Change], n_all: usize) -> Markup {
     html! {
         @if !changes.is_empty() {
             h3 { (title) @if changes.len() < n_all { span class="soft" { ", " (changes.len()) " of " (n_all) } } }
-            @for (i, change) in changes.iter().enumerate() { (query(change, i == 0)) }
+            @for (i, change) in changes.iter().enumerate() { (query(change, i)) }
         }
     }
 }
 
-fn query(change: &Change, is_open: bool) -> Markup {
+fn query(change: &Change, place: usize) -> Markup {
     let Change { query, text, relevant, base, tuned } = change;
     // The right answer is worth its place only where neither model has it at the head of its ranking.
     let is_seen = |shown: &Shown| base.documents.iter().chain(&tuned.documents).any(|seen| seen.id == shown.id);
     let missing = relevant.iter().find(|shown| !is_seen(shown));
     html! {
-        details class="query" open[is_open] {
+        details class={ "query" (if place < N_PRINTED { " printed" } else { "" }) } open[place == 0] {
             summary {
                 span class="what" { (cut(text.as_deref().unwrap_or(query))) }
                 span class="moved" { "rank " (rank(base)) " \u{2192} " (rank(tuned)) }

@@ -14,10 +14,10 @@
       said.textContent = wanted.length ? `${n} of ${items.length} queries` : "";
     });
   }
-  // Paper has nothing to click on.
+  // Paper has nothing to click on. Of the queries the first ones are opened.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    opened = [...document.querySelectorAll("details:not([open]):not(.query), details.printed:not([open])")];
     opened.forEach((item) => { item.open = true; });
   });
   addEventListener("afterprint", () => opened.forEach((item) => { item.open = false; }));

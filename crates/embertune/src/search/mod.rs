@@ -3,7 +3,6 @@
 mod best;
 mod bytes;
 pub mod exact;
-pub mod lists;
 mod products;
 
 pub use exact::{Hit, top_k};

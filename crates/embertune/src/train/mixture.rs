@@ -299,7 +299,7 @@ mod tests {
         ] {
             let error = settings.validate().unwrap_err();
             assert!(
-                error.to_string().contains(problem) && error.hint().is_some() == !problem.ends_with("0`"),
+                error.to_string().contains(problem) && error.hint().is_some() != problem.ends_with("0`"),
                 "{error}"
             );
         }

@@ -70,29 +70,6 @@ fn a_pool_of_several_parts_is_searched_as_one_also_where_texts_are_equal() {
 }
 
 #[test]
-fn approximate_search_says_what_it_finds_and_mines_from_that() {
-    let texts: Vec<_> = (0..400).map(|i| format!("t{i}")).collect();
-    // In a circle: the best of a query are all in one place.
-    let angle = |i: usize| i as f32 * std::f32::consts::TAU / 400.0;
-    let passages = Vectors::new((0..400).flat_map(|i| [angle(i).cos(), angle(i).sin()]).collect(), 2);
-    let source = || {
-        VectorSource::<Cpu>::Made(MadeVectors {
-            queries: Vectors::new(vec![1.0, 0.0], 2),
-            queries_path: "q".into(),
-            passages: in_a_file(&passages),
-        })
-    };
-    let said = Said::default();
-    let mine = |search_share| {
-        let settings = MineSettings { n_negatives: 5, search_share, ..Preset::SentenceTransformers.settings() };
-        let rows = vec![row("q", &["t0"], 1)];
-        mine(source(), rows, Some(texts.clone()), &Review::default(), &settings, &said).unwrap().rows.remove(0)
-    };
-    assert_eq!(mine(Some(0.3)).example.negatives, mine(None).example.negatives);
-    assert_eq!(said.lines(), ["note: approximate search: 100.0 % of the best 7 are found, measured on 1 of 1 rows"]);
-}
-
-#[test]
 fn vectors_that_do_not_fit_are_refused_with_their_file() {
     let settings = Preset::SentenceTransformers.settings();
     let mine = |queries: &[[f32; 2]], passages: &[[f32; 2]], positive: &str| {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use embertune::embed::Vectors;
 use embertune::progress::Silent;
 use embertune::search::exact::{FirstPass, RunningTopK, top_k_by};
-use embertune::search::lists::{ApproximateTopK, Centres, recall};
 use embertune::search::{Hit, top_k};
 use embertune_kernels::cpu::scan::{MultiplyBytes, dots};
 use embertune_kernels::dropout::splitmix64;
@@ -119,56 +118,6 @@ fn a_pool_in_parts_gives_what_it_gives_as_a_whole() {
                 }
                 assert_eq!(best.into_hits(), expected, "{first_pass:?}, k {k}");
             }
-        }
-    }
-}
-
-/// What approximate search finds in parts of `part_rows` candidates.
-fn approximately(queries: &Vectors, pool: &Vectors, k: usize, share: f32, part_rows: usize) -> Vec<Vec<Hit>> {
-    let mut best = ApproximateTopK::new(Centres::of(pool, pool.n_rows()), queries, k, share);
-    pool.values.chunks(part_rows * pool.dim).for_each(|part| best.add(part, &Silent));
-    best.into_hits()
-}
-
-#[test]
-fn all_lists_together_give_what_exact_search_gives() {
-    let queries = made(QUERIES, 20, 1, |_, x| x);
-    for pool in [made(900, 20, 2, |_, x| x), integers(900, 20, 3), made(900, 20, 4, |_, _| 0.0)] {
-        for (k, part_rows) in [(30, 400), (950, 900)] {
-            let found = approximately(&queries, &pool, k, 0.999, part_rows);
-            assert_eq!(found, brute_force(&queries, &pool, k), "k {k}, parts of {part_rows}");
-        }
-    }
-}
-
-#[test]
-fn a_share_of_the_lists_holds_most_of_the_best_where_candidates_are_in_groups() {
-    let groups = seeded(40 * 20, 9);
-    let in_groups = |row: usize, i: usize, x: f32| groups[row % 40 * 20 + i] + 0.2 * x;
-    let grouped = |n: usize, seed| {
-        let values = seeded(n * 20, seed).into_iter().enumerate().map(|(i, x)| in_groups(i / 20, i % 20, x));
-        Vectors::new(values.collect(), 20)
-    };
-    let (queries, pool) = (grouped(QUERIES, 1), grouped(2000, 2));
-    let exact = brute_force(&queries, &pool, 20);
-    let with_threads = |n| {
-        let threads = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-        threads.install(|| approximately(&queries, &pool, 20, 0.2, 900))
-    };
-    let found = with_threads(1);
-    assert_eq!(found, with_threads(4));
-    assert!(recall(&found, &exact) > 0.95, "{}", recall(&found, &exact));
-    // Without groups, the best are everywhere.
-    let everywhere = made(2000, 20, 3, |_, x| x);
-    let found_there = approximately(&queries, &everywhere, 20, 0.1, 1500);
-    let of_all = recall(&found_there, &brute_force(&queries, &everywhere, 20));
-    assert!((0.1..0.9).contains(&of_all), "{of_all}");
-    // Scores are exact, whatever is missing.
-    for (found, query) in found.iter().zip(0..) {
-        for hit in found {
-            let mut score = [0.0];
-            dots(queries.row(query), &pool.values, &[hit.row], &mut score);
-            assert_eq!(hit.score, score[0]);
         }
     }
 }
