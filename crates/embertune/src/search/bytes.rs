@@ -132,7 +132,7 @@ mod tests {
         let mut found = vec![None; 60];
         let [queries, pool] = [queries, pool].map(|values| Vectors::new(values, 32));
         let so_far = vec![Vec::new(); 60];
-        let part = Part { first_row: 0, values: &pool.values, rows: None };
+        let part = Part { first_row: 0, values: &pool.values };
         search(MultiplyBytes::emulated(), &queries, part, 20, &so_far, &mut found, &Silent);
         found.into_iter().flatten().count()
     }

@@ -41,14 +41,12 @@ pub(super) struct Part<'a> {
     pub(super) first_row: u32,
     /// `[n, dim]`
     pub(super) values: &'a [f32],
-    /// Where they are in another order: of each, its row counted from `first_row`.
-    pub(super) rows: Option<&'a [u32]>,
 }
 
 impl Part<'_> {
     /// The row in the pool of a row of the part.
     pub(super) fn row(&self, row: u32) -> u32 {
-        self.first_row + self.rows.map_or(row, |rows| rows[row as usize])
+        self.first_row + row
     }
 
     pub(super) fn n_rows(&self, dim: usize) -> usize {
@@ -99,7 +97,7 @@ impl<'a> RunningTopK<'a> {
     pub fn add(&mut self, part: &[f32], progress: &dyn Progress) {
         let (queries, k, dim) = (self.queries, self.k, self.queries.dim);
         assert!(part.len().is_multiple_of(dim.max(1)), "{} values of candidates of {dim}", part.len());
-        let part = Part { first_row: self.n_seen as u32, values: part, rows: None };
+        let part = Part { first_row: self.n_seen as u32, values: part };
         let mut found = vec![None; queries.n_rows()];
         if let FirstPass::Bytes(how) = self.first_pass {
             bytes::search(how, queries, part, k, &self.hits, &mut found, progress);

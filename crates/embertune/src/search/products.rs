@@ -15,7 +15,7 @@ const QUERIES: usize = 256;
 /// Candidates per block.
 const CANDIDATES: usize = 4096;
 /// So many pending candidates beyond a few times `k` are settled, for a higher floor.
-pub(super) const ENOUGH_PENDING: usize = CANDIDATES / 2;
+const ENOUGH_PENDING: usize = CANDIDATES / 2;
 /// Scores that are tested at once.
 const GROUP: usize = 32;
 
@@ -46,7 +46,9 @@ pub(super) fn search(
 fn block(queries: &Vectors, part: Part<'_>, norms: &[f32], mut best: Vec<Best<'_>>, open: &[usize]) -> Vec<Vec<Hit>> {
     let dim = queries.dim;
     let values: Vec<f32> = open.iter().flat_map(|&query| queries.row(query)).copied().collect();
-    let slacks: Vec<f32> = scan::bounded_norms(&values, dim).into_iter().map(|norm| rounding(dim) * norm).collect();
+    // What a product and a dot product may differ by, relative to the norms: each is within `dim` roundings of 2^-24 of the truth.
+    let rounding = (dim as f32 + 16.0) * f32::EPSILON * 1.5;
+    let slacks: Vec<f32> = scan::bounded_norms(&values, dim).into_iter().map(|norm| rounding * norm).collect();
     let mut scores = vec![0.0; open.len() * CANDIDATES.min(part.n_rows(dim))];
     for (i, candidates) in part.values.chunks(CANDIDATES * dim).enumerate() {
         let n = candidates.len() / dim;
@@ -63,13 +65,8 @@ fn block(queries: &Vectors, part: Part<'_>, norms: &[f32], mut best: Vec<Best<'_
     best.into_par_iter().map(Best::into_sorted).collect()
 }
 
-/// What a product and a dot product may differ by, relative to the norms: each is within `dim` roundings of 2^-24 of the truth.
-pub(super) fn rounding(dim: usize) -> f32 {
-    (dim as f32 + 16.0) * f32::EPSILON * 1.5
-}
-
 /// Candidates from row `first` on, with their scores and norms; the error is `slack` times the norm.
-pub(super) fn offer(best: &mut Best<'_>, first: usize, scores: &[f32], norms: &[f32], slack: f32) {
+fn offer(best: &mut Best<'_>, first: usize, scores: &[f32], norms: &[f32], slack: f32) {
     let floor = best.floor;
     for (i, (scores, norms)) in scores.chunks(GROUP).zip(norms.chunks(GROUP)).enumerate() {
         let pairs = || scores.iter().zip(norms);
