@@ -3,6 +3,7 @@
 
     plant.py make DATA OUT [--rows 1000] [--pool 3000] [--seed 7]
     plant.py count OUT MINED.jsonl [MINED.jsonl ...]
+    plant.py held_out DATA OUT [--queries 500] [--pool 2000] [--seed 7]
 
 `make` reads DATA/train.jsonl {"query","pos"} and DATA/corpus.jsonl {"id","text"} and writes OUT/train.jsonl, OUT/pool.jsonl (the rows'
 positives, other passages of the corpus, the planted ones) and OUT/planted.json. For every second row one copy of its first positive
@@ -15,7 +16,8 @@ is planted, changed in one of five ways in turn:
   synonyms  a few frequent words exchanged for others, so that neither text nor words are the same
 
 A planted text answers the query as the positive does: mining it as a negative is a mistake. `count` prints, for each file with `neg`, the
-share of planted rows whose own plant was mined, for each kind. Needs only Python's standard library."""
+share of planted rows whose own plant was mined, for each kind. `held_out` writes OUT/test.jsonl, some queries of DATA/test.jsonl, and
+OUT/test_pool.jsonl, their positives and other passages of the corpus, without plants. Needs only Python's standard library."""
 import argparse
 import json
 import random
@@ -47,6 +49,10 @@ def change(kind, text):
     return "case", text.upper()
 
 
+def write(path, items):
+    path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
+
+
 def make(args):
     rng = random.Random(args.seed)
     data, out = Path(args.data), Path(args.out)
@@ -68,10 +74,9 @@ def make(args):
             pool.append(text)
     rng.shuffle(pool)
     out.mkdir(parents=True, exist_ok=True)
-    lines = lambda name, items: (out / name).write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in items), encoding="utf-8")
-    lines("train.jsonl", [{"query": row["query"], "pos": row["pos"]} for row in rows])
-    lines("queries.jsonl", [{"query": row["query"]} for row in rows])
-    lines("pool.jsonl", [{"text": text} for text in pool])
+    write(out / "train.jsonl", [{"query": row["query"], "pos": row["pos"]} for row in rows])
+    write(out / "queries.jsonl", [{"query": row["query"]} for row in rows])
+    write(out / "pool.jsonl", [{"text": text} for text in pool])
     (out / "planted.json").write_text(json.dumps(planted, ensure_ascii=False), encoding="utf-8")
     print(f"{len(rows)} rows, {len(pool)} passages, {len(planted)} of them planted")
 
@@ -92,6 +97,20 @@ def count(args):
         print(f"{Path(path).stem:28}" + "".join(f"{share:9.1f}%" for share in shares) + f"{n_neg / n_rows:10.1f}")
 
 
+def held_out(args):
+    rng = random.Random(args.seed)
+    data, out = Path(args.data), Path(args.out)
+    rows = [json.loads(line) for line in open(data / "test.jsonl", encoding="utf-8")]
+    rows = rng.sample(rows, min(args.queries, len(rows)))
+    pool = dict.fromkeys(text for row in rows for text in row["pos"])
+    rest = [text for text in (json.loads(line)["text"] for line in open(data / "corpus.jsonl", encoding="utf-8")) if text not in pool]
+    rng.shuffle(rest)
+    pool = [*pool, *rest[: max(0, args.pool - len(pool))]]
+    write(out / "test.jsonl", [{"query": row["query"], "pos": row["pos"]} for row in rows])
+    write(out / "test_pool.jsonl", [{"text": text} for text in pool])
+    print(f"{len(rows)} held-out queries, {len(pool)} passages")
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 commands = parser.add_subparsers(required=True)
 maker = commands.add_parser("make")
@@ -104,5 +123,11 @@ counter = commands.add_parser("count")
 counter.add_argument("out")
 counter.add_argument("mined", nargs="+")
 counter.set_defaults(run=count)
+holder = commands.add_parser("held_out")
+holder.add_argument("data")
+holder.add_argument("out")
+for flag, default in (("queries", 500), ("pool", 2000), ("seed", 7)):
+    holder.add_argument(f"--{flag}", type=int, default=default)
+holder.set_defaults(run=held_out)
 args = parser.parse_args()
 args.run(args)

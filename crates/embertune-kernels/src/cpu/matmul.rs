@@ -1,11 +1,12 @@
-//! Matrix products in `f32` through crate `gemm`.
+//! Matrix products in `f32` through `gemm-f32`, the part of crate `gemm` for this type: the others would be compiled for nothing.
 //!
 //! Work is split over blocks of the output whose sizes depend on the shapes alone, never over the sum: results are
 //! bitwise equal for any number of threads.
 
 use std::ops::Range;
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 use rayon::prelude::*;
 
 /// A matrix in memory: element `(row, col)` is `data[row * row_stride + col * col_stride]`.
@@ -102,23 +103,24 @@ unsafe fn product_at(out: *mut f32, out_stride: usize, output: Output, factor: f
         Output::Set => 0.0,
         Output::Add => 1.0,
     };
+    // Its micro-kernels want an output whose columns lie in one piece, so this is `out^T = b^T a^T`.
     // SAFETY: `a` and `b` are within their slices (asserted above), the output is ours alone by the contract; strides of
     // slices fit an isize.
     unsafe {
-        gemm::gemm(
-            m,
+        get_gemm_fn()(
             n,
+            m,
             k,
             out,
-            1,
             out_stride as isize,
+            1,
             output == Output::Add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
             b.data.as_ptr(),
-            b.col_stride as isize,
             b.row_stride as isize,
+            b.col_stride as isize,
+            a.data.as_ptr(),
+            a.row_stride as isize,
+            a.col_stride as isize,
             alpha,
             factor,
             false,

@@ -134,7 +134,7 @@ pub fn read_qrels(path: &Path) -> Result<Vec<Qrel>> {
             }
         };
         let Ok(grade) = grade.parse() else {
-            if qrels.is_empty() && line == 1 {
+            if qrels.is_empty() && is_heading(query, grade) {
                 continue;
             }
             return fail(format!("the grade `{grade}` is no whole number"), "0 is irrelevant, 1 and more are relevant");
@@ -152,6 +152,12 @@ pub fn read_qrels(path: &Path) -> Result<Vec<Qrel>> {
         return Err(no_lines(path, "one judgment per line, like `q1 d7 1`"));
     }
     Ok(qrels)
+}
+
+/// Whether a line whose grade is no number is one of headings, like `query-id corpus-id score`, and no mistyped judgment.
+fn is_heading(query: &str, grade: &str) -> bool {
+    let query = query.to_lowercase();
+    !grade.contains(|c: char| c.is_ascii_digit()) && ["query", "qid", "topic"].iter().any(|name| query.contains(name))
 }
 
 fn no_lines(path: &Path, form: &str) -> Error {
@@ -175,6 +181,8 @@ mod tests {
         let of = |text: &str| read_qrels(&written("qrels", text).1).unwrap_err().to_string();
         assert!(of("q d\n").contains(":1: found 2 fields"));
         assert!(of("q d 1\nq e one\n").contains(":2: the grade `one`"));
+        assert!(of("q d l\nq e 1\n").contains(":1: the grade `l`"));
+        assert!(of("query-id\tcorpus-id\tscore\nqid pid rel\nq d l\n").contains(":3: the grade `l`"));
         assert!(of("q d 1\nq d 2\n").contains("`d` has grade 2 for `q`, and 1 in line 1"));
         assert!(of("query-id\tcorpus-id\tscore\n").contains("no rows"));
         let read = |text: &str| {

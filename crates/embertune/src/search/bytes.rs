@@ -9,8 +9,7 @@ use embertune_kernels::cpu::scan::{Candidates, Centre, MAX_DIM, MultiplyBytes, Q
 use rayon::prelude::*;
 
 use super::best::{Best, Candidate, floor};
-use super::exact::{Hit, Part};
-use crate::embed::Vectors;
+use super::exact::{Hit, Part, Wanted};
 use crate::progress::Progress;
 
 /// Queries per task at most: their codes, 100 KB at a width of 384, stay in the second-level cache while the pool passes by.
@@ -24,16 +23,15 @@ const MIN_QUERIES: usize = 48;
 /// Candidates in the sample that the floors are guessed from: a 32nd of the pool, which costs 3 % of the time, within these.
 const SAMPLE: std::ops::RangeInclusive<usize> = 1024..=16_384;
 
-/// Finds the best `k` of the queries that it can, `so_far` among them, and tells `progress` of them.
+/// Finds the best of the queries that it can, those of the parts before among them, and tells `progress` of them.
 pub(super) fn search(
     how: MultiplyBytes,
-    queries: &Vectors,
+    wanted: Wanted<'_>,
     part: Part<'_>,
-    k: usize,
-    so_far: &[Vec<Hit>],
     found: &mut [Option<Vec<Hit>>],
     progress: &dyn Progress,
 ) {
+    let Wanted { queries, k, .. } = wanted;
     let (n, dim) = (part.n_rows(queries.dim), queries.dim);
     if queries.n_rows() < MIN_QUERIES || n < 4 * SAMPLE.start() || k == 0 || k > n / 16 || dim > MAX_DIM {
         return;
@@ -42,10 +40,8 @@ pub(super) fn search(
     let centre = Centre::of(part.values, dim, step);
     let search = Search {
         how,
-        queries,
+        wanted,
         part,
-        k,
-        so_far,
         sample: Candidates::new(part.values, &centre, step),
         candidates: Candidates::new(part.values, &centre, 1),
         centre,
@@ -60,10 +56,8 @@ pub(super) fn search(
 
 struct Search<'a> {
     how: MultiplyBytes,
-    queries: &'a Vectors,
+    wanted: Wanted<'a>,
     part: Part<'a>,
-    k: usize,
-    so_far: &'a [Vec<Hit>],
     centre: Centre,
     candidates: Candidates,
     /// Some of the candidates.
@@ -73,15 +67,15 @@ struct Search<'a> {
 impl Search<'_> {
     /// Queries from `first` on, one per element of `found`.
     fn block(&self, first: usize, found: &mut [Option<Vec<Hit>>]) {
-        let n = found.len();
-        let queries = Queries::new((first..first + n).map(|query| self.queries.row(query)), &self.centre);
-        let so_far = &self.so_far[first..first + n];
+        let (n, Wanted { queries: all, k, so_far }) = (found.len(), self.wanted);
+        let queries = Queries::new((first..first + n).map(|query| all.row(query)), &self.centre);
+        let so_far = &so_far[first..first + n];
         let mut floors = self.guess_floors(&queries);
         for (floor, hits) in floors.iter_mut().zip(so_far) {
-            *floor = floor.max(self::floor(hits, self.k));
+            *floor = floor.max(self::floor(hits, k));
         }
         // Vectors of 384 random elements need 3 to 6 times `k`, others fewer; one that needs more is cheaper to do in f32 than to score exactly.
-        let limit = 16 * self.k + 2048;
+        let limit = 16 * k + 2048;
         let mut survived: Vec<Vec<(u32, f32)>> = vec![Vec::new(); n];
         survivors(self.how, &queries, &floors, &self.candidates, |query, row, score| {
             // One more than the limit tells that there were too many.
@@ -90,10 +84,10 @@ impl Search<'_> {
             }
         });
         for (query, (found, survived)) in found.iter_mut().zip(survived).enumerate() {
-            if so_far[query].len() + survived.len() < self.k || survived.len() > limit {
+            if so_far[query].len() + survived.len() < k || survived.len() > limit {
                 continue;
             }
-            let mut best = Best::new(self.queries.row(first + query), self.part, self.k, so_far[query].clone());
+            let mut best = Best::new(all.row(first + query), self.part, k, so_far[query].clone());
             best.pending.extend(survived.into_iter().map(|(row, score)| {
                 let error = self.candidates.error(&queries, query, row);
                 Candidate { row, score, error }
@@ -112,7 +106,7 @@ impl Search<'_> {
         let mut all = vec![0.0; queries.n_rows() * n_sample];
         scores(self.how, &mut all, queries, &self.sample);
         // Three standard deviations of a count whose mean is `expected`.
-        let expected = self.k as f32 * n_sample as f32 / self.candidates.n_rows() as f32;
+        let expected = self.wanted.k as f32 * n_sample as f32 / self.candidates.n_rows() as f32;
         let rank = (expected + 3.0 * expected.sqrt() + 2.0).ceil() as usize;
         all.chunks_exact_mut(n_sample)
             .map(|scores| *scores.select_nth_unstable_by(rank.min(n_sample - 1), |a, b| b.total_cmp(a)).1)
@@ -125,6 +119,7 @@ mod tests {
     use embertune_kernels::testing::seeded;
 
     use super::*;
+    use crate::embed::Vectors;
     use crate::progress::Silent;
 
     /// How many of 60 queries the bytes are enough for.
@@ -133,7 +128,8 @@ mod tests {
         let [queries, pool] = [queries, pool].map(|values| Vectors::new(values, 32));
         let so_far = vec![Vec::new(); 60];
         let part = Part { first_row: 0, values: &pool.values };
-        search(MultiplyBytes::emulated(), &queries, part, 20, &so_far, &mut found, &Silent);
+        let wanted = Wanted { queries: &queries, k: 20, so_far: &so_far };
+        search(MultiplyBytes::emulated(), wanted, part, &mut found, &Silent);
         found.into_iter().flatten().count()
     }
 

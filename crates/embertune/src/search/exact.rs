@@ -54,6 +54,15 @@ impl Part<'_> {
     }
 }
 
+/// What a first pass looks for: the best `k` of some queries.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) queries: &'a Vectors,
+    pub(super) k: usize,
+    /// The best of each query among the parts before.
+    pub(super) so_far: &'a [Vec<Hit>],
+}
+
 /// How the first pass computes scores. The hits are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstPass {
@@ -95,14 +104,15 @@ impl<'a> RunningTopK<'a> {
     /// # Panics
     /// Where `part` is no whole number of candidates of the queries' dim.
     pub fn add(&mut self, part: &[f32], progress: &dyn Progress) {
-        let (queries, k, dim) = (self.queries, self.k, self.queries.dim);
+        let (queries, dim) = (self.queries, self.queries.dim);
         assert!(part.len().is_multiple_of(dim.max(1)), "{} values of candidates of {dim}", part.len());
         let part = Part { first_row: self.n_seen as u32, values: part };
+        let wanted = Wanted { queries, k: self.k, so_far: &self.hits };
         let mut found = vec![None; queries.n_rows()];
         if let FirstPass::Bytes(how) = self.first_pass {
-            bytes::search(how, queries, part, k, &self.hits, &mut found, progress);
+            bytes::search(how, wanted, part, &mut found, progress);
         }
-        products::search(queries, part, k, &self.hits, &mut found, progress);
+        products::search(wanted, part, &mut found, progress);
         self.hits = found.into_iter().map(Option::unwrap_or_default).collect();
         self.n_seen += part.n_rows(dim);
     }

@@ -5,7 +5,7 @@ use embertune_kernels::cpu::scan;
 use rayon::prelude::*;
 
 use super::best::{Best, Candidate, reaches};
-use super::exact::{Hit, Part};
+use super::exact::{Hit, Part, Wanted};
 use crate::embed::Vectors;
 use crate::progress::Progress;
 
@@ -19,15 +19,14 @@ const ENOUGH_PENDING: usize = CANDIDATES / 2;
 /// Scores that are tested at once.
 const GROUP: usize = 32;
 
-/// Finds the best `k` of the queries that have not been found, `so_far` among them, and tells `progress` of them.
+/// Finds the best of the queries that have not been found, those of the parts before among them, and tells `progress` of them.
 pub(super) fn search(
-    queries: &Vectors,
+    wanted: Wanted<'_>,
     part: Part<'_>,
-    k: usize,
-    so_far: &[Vec<Hit>],
     found: &mut [Option<Vec<Hit>>],
     progress: &dyn Progress,
 ) {
+    let Wanted { queries, k, so_far } = wanted;
     let open: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
     if open.is_empty() {
         return;
