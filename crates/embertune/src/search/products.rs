@@ -20,12 +20,7 @@ const ENOUGH_PENDING: usize = CANDIDATES / 2;
 const GROUP: usize = 32;
 
 /// Finds the best of the queries that have not been found, those of the parts before among them, and tells `progress` of them.
-pub(super) fn search(
-    wanted: Wanted<'_>,
-    part: Part<'_>,
-    found: &mut [Option<Vec<Hit>>],
-    progress: &dyn Progress,
-) {
+pub(super) fn search(wanted: Wanted<'_>, part: Part<'_>, found: &mut [Option<Vec<Hit>>], progress: &dyn Progress) {
     let Wanted { queries, k, so_far } = wanted;
     let open: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
     if open.is_empty() {
