@@ -27,8 +27,8 @@ use crate::training::{Job, examples, load, settings};
 /// Two correct runs of tiny-bert differ by 7e-6 and 1.2e-5 (golden README).
 const LOSS: f64 = 3e-5;
 const GRAD_NORM: f64 = 5e-5;
-/// Of a final weight: two correct runs of 12 steps at this learning rate differ by 6e-5.
-const WEIGHT: f64 = 2e-4;
+/// Of a final weight at a learning rate of 1e-4, absolute: measured 5e-7 after 20 steps on 1 to 4 ranks (`scripts/mpi-check`).
+const WEIGHT: f64 = 1e-5;
 /// Relative to a tensor's largest gradient: f32 sums in another order (golden README).
 const ORDER: f64 = 5e-4;
 /// Gradients that are zero in exact arithmetic (key biases).
@@ -82,27 +82,37 @@ fn run(
     Some((reports, effective_weights(&model)))
 }
 
-/// Runs `settings` on `n` ranks, each with its part of the batch, and compares them with one process.
-fn check(examples: &[Example], whole: &TrainSettings, n: usize) {
+/// Runs `whole` on each of `ns` ranks, each with its part of the batch, and compares them with one process. Gives the pairs that were masked.
+fn check(examples: &[Example], whole: &TrainSettings, ns: &[usize]) -> Option<usize> {
+    let expected = run(examples, whole, &Alone)?;
+    ns.iter().for_each(|&n| check_on(n, examples, whole, &expected));
+    Some(expected.0.iter().map(|report| report.stats.n_masked_known).sum())
+}
+
+fn check_on(
+    n: usize,
+    examples: &[Example],
+    whole: &TrainSettings,
+    (expected, expected_weights): &(Vec<StepReport>, Vec<f32>),
+) {
     let per_rank = match whole.negatives_cross_device {
         true => TrainSettings { per_device_train_batch_size: whole.per_device_train_batch_size / n, ..whole.clone() },
         false => TrainSettings { gradient_accumulation_steps: whole.gradient_accumulation_steps / n, ..whole.clone() },
     };
     assert_eq!(per_rank.joined(n), *whole);
-    let Some((expected, expected_weights)) = run(examples, whole, &Alone) else { return };
     let all = on_ranks(n, |ranks| run(examples, &per_rank, &ranks).unwrap());
     for (reports, weights) in &all {
         assert!(*reports == all[0].0 && *weights == all[0].1, "all ranks have the same numbers to the last bit");
     }
     let (reports, weights) = &all[0];
     assert_eq!(reports.len(), expected.len());
-    for (actual, expected) in reports.iter().zip(&expected) {
+    for (actual, expected) in reports.iter().zip(expected) {
         assert_close(&[actual.loss], &[expected.loss], LOSS, 0.0);
         assert_close(&[actual.grad_norm], &[expected.grad_norm], 0.0, GRAD_NORM);
         let counts = |r: &StepReport| (r.n_tokens, r.stats.n_queries, r.stats.n_negatives, r.stats.n_masked_known);
         assert_eq!(counts(actual), counts(expected));
     }
-    assert_close(weights, &expected_weights, WEIGHT, 0.0);
+    assert_close(weights, expected_weights, WEIGHT, 0.0);
 }
 
 /// Epochs of two batches of 12 and one of 6, with the dropout of the model, at a learning rate whose noise is known.
@@ -118,9 +128,8 @@ fn shared(max_steps: usize) -> TrainSettings {
 
 #[test]
 fn ranks_that_share_their_batches_train_as_one_process() {
-    for n in [1, 2, 3, 4] {
-        check(&sharing_examples(30), &shared(20), n);
-    }
+    let n_masked = check(&sharing_examples(30), &shared(20), &[1, 2, 3, 4]);
+    assert!(n_masked.is_none_or(|n| n > 0), "known positives are among the passages of other ranks");
 }
 
 #[test]
@@ -134,14 +143,14 @@ fn ranks_with_batches_of_their_own_train_as_one_process_that_accumulates() {
             negatives_cross_device: false,
             ..shared(4)
         };
-        check(&sharing_examples(30), &settings, n);
+        check(&sharing_examples(30), &settings, &[n]);
     }
 }
 
 #[test]
 fn more_ranks_than_texts_have_nothing_to_do_and_change_nothing() {
     let settings = TrainSettings { per_device_train_batch_size: 4, train_group_size: 1, ..shared(3) };
-    check(&examples(5, 0), &settings, 4);
+    check(&examples(5, 0), &settings, &[4]);
 }
 
 #[test]
@@ -152,13 +161,13 @@ fn whatever_the_loss_and_what_is_trained_ranks_train_as_one_process() {
         temperature_learning_rate: Some(1e-3),
         ..LossSettings::default()
     };
-    check(&sharing_examples(24), &TrainSettings { loss, ..shared(4) }, 3);
+    check(&sharing_examples(24), &TrainSettings { loss, ..shared(4) }, &[3]);
     let adaptation = AdaptationSettings { lora_r: Some(4), ..AdaptationSettings::default() };
-    check(&sharing_examples(24), &TrainSettings { adaptation, learning_rate: 1e-3, ..shared(4) }, 2);
+    check(&sharing_examples(24), &TrainSettings { adaptation, learning_rate: 1e-3, ..shared(4) }, &[2]);
     check(
         &sharing_examples(24),
         &TrainSettings { optim: OptimizerName::Adafactor, dropout: Some(0.0), ..shared(4) },
-        2,
+        &[2],
     );
 }
 
