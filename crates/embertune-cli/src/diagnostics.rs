@@ -26,6 +26,11 @@ pub fn exit_code(is_unmet: bool) -> ExitCode {
     if is_unmet { ExitCode::from(UNMET) } else { ExitCode::SUCCESS }
 }
 
+/// The exit code of an error that somebody else shows.
+pub fn failed() -> ExitCode {
+    ExitCode::from(FAILED)
+}
+
 /// The exit code where the user wanted the work to stop.
 pub fn interrupted() -> ExitCode {
     ExitCode::from(INTERRUPTED)

@@ -157,6 +157,28 @@ impl Observer for Display {
     }
 }
 
+/// Another rank than the first: it works as that does, which says it for all. Signals reach each rank.
+pub struct Quiet<'a>(pub &'a Display);
+
+impl Progress for Quiet<'_> {
+    fn start(&self, _what: &str, _total: u64) {}
+    fn advance(&self, _n: u64) {}
+    fn finish(&self) {}
+    fn warn(&self, _message: &str) {}
+    fn note(&self, _message: &str) {}
+}
+
+impl Observer for Quiet<'_> {
+    fn training_begins(&self, _plan: &Plan, _steps_done: usize) {}
+    fn step_done(&self, _event: &StepEvent<'_>) {}
+    fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
+    fn training_ends(&self) {}
+    fn saved(&self, _folder: &Path) {}
+    fn is_stop_requested(&self) -> bool {
+        self.0.is_stop_requested()
+    }
+}
+
 /// All numbers of an evaluation, and how far the one that counts is from the base model's.
 fn evaluation_line(event: &EvaluationEvent<'_>) -> String {
     let EvaluationEvent { entry, measure, verdict, history } = event;

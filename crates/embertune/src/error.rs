@@ -69,6 +69,21 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// One of the processes that work together keeps the others from going on.
+    #[error("rank {rank} on {host}: {problem}")]
+    Rank {
+        /// Its number.
+        rank: usize,
+        /// The machine that it runs on.
+        host: String,
+        /// What was seen.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// What ended the work on all ranks, rank 0 says.
+    #[error("the work has ended on all ranks; rank 0 says why")]
+    Ended,
     /// The user stopped a training.
     #[error("interrupted after step {step}; {} holds the run until there", checkpoint.display())]
     Interrupted {
@@ -90,11 +105,13 @@ impl Error {
                 _ => None,
             },
             Error::Interrupted { .. } => Some("go on with the same command and `--resume_from_checkpoint last`"),
+            Error::Ended => None,
             Error::Row { hint, .. }
             | Error::Data { hint, .. }
             | Error::Model { hint, .. }
             | Error::Setting { hint, .. }
-            | Error::Training { hint, .. } => hint.as_deref(),
+            | Error::Training { hint, .. }
+            | Error::Rank { hint, .. } => hint.as_deref(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Which of them are not supported, and why, is in `refused`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use embertune::data::Columns;
@@ -121,7 +122,8 @@ pub struct TrainArgs {
           default_value_t = default().use_inbatch_neg, value_name = "True|False", action = ArgAction::Set, help_heading = "Loss")]
     pub use_inbatch_neg: bool,
 
-    /// Share negatives between processes; there is one process, so this changes nothing
+    /// Of several ranks (docs/guide/cluster.md): batches are those of all ranks together, so that every query meets the passages of all of
+    /// them. Without it each rank has batches of its own, whose losses are averaged
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           value_name = "True|False", action = ArgAction::Set, help_heading = "Loss")]
     pub negatives_cross_device: bool,
@@ -190,6 +192,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SIZE|PERCENT", value_parser = memory_budget, default_value_t = default().memory_budget,
           help_heading = "Machine")]
     pub memory_budget: MemoryBudget,
+
+    /// Of several ranks (docs/guide/cluster.md): how long one may send nothing while others wait for it, before that ends the run
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), default_value_t = 1800,
+          help_heading = "Machine")]
+    pub rank_timeout: u64,
 
     /// Say what the run would take, in steps, tokens, memory and time, and stop before the first step; nothing is written
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
@@ -407,6 +414,11 @@ impl TrainArgs {
 }
 
 impl TrainArgs {
+    /// How long other ranks wait for one.
+    pub fn rank_timeout(&self) -> Duration {
+        Duration::from_secs(self.rank_timeout)
+    }
+
     /// How linear layers multiply, by `--precision` or the original's `--bf16`.
     pub fn precision(&self) -> Precision {
         if self.bf16 == Some(false) { Precision::Fp32 } else { self.machine.precision }

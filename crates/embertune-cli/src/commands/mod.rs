@@ -7,6 +7,7 @@ mod embed;
 mod evaluate;
 mod gen_docs;
 mod mine;
+mod ranks;
 mod report;
 mod score;
 mod split;
@@ -24,6 +25,7 @@ use embertune_kernels::cpu::Cpu;
 
 use crate::args::{Cli, Command, MachineArgs, ModelArgs, ModelChangeArgs};
 use crate::progress::Display;
+use ranks::Ranks;
 
 /// Runs the command that the user asked for. The exit code is 1 where it did its work and a requirement is not met.
 pub fn run(cli: Cli) -> Result<ExitCode> {
@@ -31,11 +33,21 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) if args.disable_tqdm => Display::lines(),
         _ => Display::new(),
     };
+    #[cfg(feature = "mpi")]
+    if !matches!(cli.command, Command::Train(_))
+        && let Err(end) = ranks::refuse_several()
+    {
+        return end;
+    }
     match cli.command {
         Command::Audit(args) => return audit::run(&args, &progress),
         Command::Mine(args) => mine::run(&args, &progress),
         Command::Score(args) => score::run(&args, &progress),
-        Command::Train(args) => train::run(&args, &progress),
+        Command::Train(args) => {
+            let ranks = Ranks::find(args.rank_timeout())?;
+            let done = train::run(&args, ranks.communicator(), &progress);
+            return ranks.end(done.map(|()| ExitCode::SUCCESS));
+        }
         Command::Evaluate(args) => evaluate::run(&args, &progress),
         Command::Compare(args) => return compare::run(&args, &progress),
         Command::Report(args) => report::run(&args, &progress),

@@ -2,19 +2,20 @@
 
 use embertune::Result;
 use embertune::device::Precision;
-use embertune::progress::Progress;
 use embertune::report::{Run, card};
-use embertune::train::{TrainSettings, dry_run, train};
+use embertune::train::comm::Communicator;
+use embertune::train::{Observer, TrainSettings, dry_run_as_rank, train_as_rank};
 
 use super::start_threads;
 use crate::args::TrainArgs;
-use crate::progress::Display;
+use crate::progress::{Display, Quiet};
 
-/// Runs the command.
-pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
+/// Runs the command as one of `ranks`, of which the first shows what happens.
+pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Result<()> {
     let settings = args.settings()?;
     start_threads(&args.machine)?;
-    let _listening = progress.signals().listen()?;
+    let _listening = display.signals().listen()?;
+    let progress: &dyn Observer = if ranks.rank() == 0 { display } else { &Quiet(display) };
     if args.per_device_train_batch_size == 1 && args.train_group_size == 2 {
         progress.warn(
             "`--per_device_train_batch_size 1` with `--train_group_size 2` gives each query a single negative, which is \
@@ -33,9 +34,8 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
     let precision = if cpu.multiplies_bf16() { Precision::Bf16 } else { Precision::Fp32 };
     let settings = TrainSettings { precision, ..settings };
     if args.dry_run {
-        dry_run(cpu, &settings, progress)?;
-    } else {
-        train(cpu, &settings, progress)?;
+        dry_run_as_rank(cpu, &settings, ranks, progress)?;
+    } else if train_as_rank(cpu, &settings, ranks, progress)?.is_some() {
         card::write(&Run::read(&settings.output_dir)?)?;
     }
     Ok(())

@@ -114,6 +114,18 @@ impl<O: Ops> Optimizer<O> {
         state::save(ops, parameters, states, path)
     }
 
+    /// All moments, after `steps_done` steps from now on.
+    pub fn moments_after(&mut self, steps_done: u64) -> impl Iterator<Item = &mut O::Buf> {
+        let ([first, second], steps) = match self {
+            Optimizer::AdamW(adamw) => ([&mut adamw.first, &mut adamw.second], &mut adamw.steps_done),
+            Optimizer::Adafactor(adafactor) => {
+                ([&mut adafactor.rows, &mut adafactor.columns], &mut adafactor.steps_done)
+            }
+        };
+        *steps = steps_done;
+        first.list.iter_mut().chain(&mut second.list)
+    }
+
     /// Takes the moments that [`save`](Self::save) wrote after `steps_done` steps.
     ///
     /// # Errors

@@ -34,8 +34,8 @@ const STATE: &str = "training_state.json";
 const FORMAT: u32 = 2;
 
 /// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
-/// content is compared instead. Every other setting has to be the same.
-pub const MAY_DIFFER: [&str; 19] = [
+/// content is compared instead; how ranks share a batch is in the joined settings. Every other setting has to be the same.
+pub const MAY_DIFFER: [&str; 20] = [
     "model_name_or_path",
     "guide_model",
     "train_data",
@@ -53,9 +53,13 @@ pub const MAY_DIFFER: [&str; 19] = [
     "save_steps",
     "save_total_limit",
     "resume_from_checkpoint",
+    "negatives_cross_device",
     "memory_budget",
     "find_batch_size",
 ];
+
+/// How a difference is told of a run that goes on.
+const RESUMED: [&str; 2] = ["was", "is"];
 
 /// Settings that are groups of flags; what is called `name` in one is the flag of the group's name.
 const GROUPS: [&str; 2] = ["adaptation", "loss"];
@@ -114,14 +118,14 @@ impl Fingerprint {
         format!("{:032x}", model.hash()) == self.base_model
     }
 
-    /// What differs in `now` although it has to be the same, in words.
-    fn differences(&self, now: &Fingerprint) -> Vec<String> {
+    /// What differs in `now` although it has to be the same, in words: what `was` before and `is` now.
+    pub fn differences(&self, now: &Fingerprint, [was_word, is_word]: [&str; 2]) -> Vec<String> {
         let mut found = Vec::new();
         let (before, after) = (flags(&self.settings), flags(&now.settings));
         for (name, value) in &after {
             let was = before.get(name).unwrap_or(&Value::Null);
             if was != value && !MAY_DIFFER.contains(&name.as_str()) {
-                found.push(format!("`--{name}` was {} and is {}", shown(was), shown(value)));
+                found.push(format!("`--{name}` {was_word} {} and {is_word} {}", shown(was), shown(value)));
             }
         }
         let content = |file: Option<&FileRecord>| file.map(|file| (file.size_bytes, file.xxh3_128.clone()));
@@ -143,7 +147,7 @@ impl Fingerprint {
         }
         let (n_was, n_is) = (1 + was.more_train_data.len(), 1 + is.more_train_data.len());
         if n_was != n_is {
-            found.push(format!("`--train_data` was {n_was} files and is {n_is}"));
+            found.push(format!("`--train_data` {was_word} {n_was} files and {is_word} {n_is}"));
         }
         match (&self.guide_model, &now.guide_model) {
             (Some(was), Some(is)) if was != is => {
@@ -151,7 +155,7 @@ impl Fingerprint {
             }
             (was, is) if was.is_some() != is.is_some() => {
                 let shown = |guide: &Option<String>| if guide.is_some() { "given" } else { "not given" };
-                found.push(format!("`--guide_model` was {} and is {}", shown(was), shown(is)));
+                found.push(format!("`--guide_model` {was_word} {} and {is_word} {}", shown(was), shown(is)));
             }
             _ => {}
         }
@@ -281,7 +285,7 @@ impl State {
     /// # Errors
     /// It is another one; all that differs is named.
     pub fn check(&self, now: &Fingerprint, folder: &Path) -> Result<()> {
-        let differences = self.fingerprint.differences(now);
+        let differences = self.fingerprint.differences(now, RESUMED);
         if differences.is_empty() {
             return Ok(());
         }
@@ -390,7 +394,7 @@ mod tests {
             fields[name] = value.clone();
             let now = fingerprint(serde_json::from_value(Value::Object(fields)).unwrap());
             assert_ne!(now.settings, base.settings, "{name}");
-            match base.differences(&now).as_slice() {
+            match base.differences(&now, RESUMED).as_slice() {
                 [] => may_differ.push(name.clone()),
                 [one] => {
                     let flag = match name.as_str() {
@@ -419,7 +423,7 @@ mod tests {
             guide_model: Some("g".into()),
             ..fingerprint(TrainSettings { seed: 43, learning_rate: 1e-5, ..TrainSettings::default() })
         };
-        let text = was.differences(&now).join("\n");
+        let text = was.differences(&now, RESUMED).join("\n");
         for expected in [
             "`--seed` was 42 and is 43",
             "`--learning_rate` was 0.00005 and is 0.00001",
@@ -445,7 +449,7 @@ mod tests {
         let back: State = serde_json::from_str(&serde_json::to_string_pretty(&state).unwrap()).unwrap();
         assert_eq!(back.fingerprint, state.fingerprint);
         assert_eq!(back.so_far.losses.mean.to_bits(), state.so_far.losses.mean.to_bits());
-        assert!(state.fingerprint.differences(&back.fingerprint).is_empty());
+        assert!(state.fingerprint.differences(&back.fingerprint, RESUMED).is_empty());
     }
 
     #[test]

@@ -40,6 +40,18 @@ pub fn cut(lengths: &[usize]) -> Vec<Chunk> {
     chunks
 }
 
+/// The texts that `rank` of `n_ranks` takes of texts of these lengths in tokens: those that begin in its part of the tokens, so that all
+/// ranks have about the same to compute. It may have none.
+pub fn share(lengths: &[usize], rank: usize, n_ranks: usize) -> Range<usize> {
+    let total = lengths.iter().sum::<usize>().max(1);
+    let ranks = lengths.iter().scan(0, |start, &length| {
+        *start += length;
+        Some((*start - length) * n_ranks / total)
+    });
+    let ranks: Vec<_> = ranks.collect();
+    ranks.partition_point(|&of| of < rank)..ranks.partition_point(|&of| of <= rank)
+}
+
 /// The first of the chunks that keep their activations: from there on they have `kept_tokens` together at most, but for the last
 /// chunk, which always keeps its own, since its backward comes next.
 pub fn first_kept(chunks: &[Chunk], kept_tokens: usize) -> usize {
@@ -79,6 +91,21 @@ mod tests {
     fn a_batch_of_few_tokens_is_one_chunk() {
         assert_eq!(cut(&[CHUNK_TOKENS / 2, CHUNK_TOKENS / 2]).len(), 1);
         assert_eq!(cut(&[CHUNK_TOKENS / 2, CHUNK_TOKENS / 2, 1]).len(), 2);
+    }
+
+    #[test]
+    fn ranks_share_the_texts_in_order_and_about_equally() {
+        for (n, longest) in [(0, 1), (1, 90), (2, 90), (7, 900), (100, 60), (3000, 128)] {
+            let lengths: Vec<_> = (0..n).map(|i| 1 + i * i * 7 % longest).collect();
+            let total = lengths.iter().sum::<usize>();
+            for n_ranks in 1..6 {
+                let shares: Vec<_> = (0..n_ranks).map(|rank| share(&lengths, rank, n_ranks)).collect();
+                assert_eq!(shares.iter().cloned().flatten().collect::<Vec<_>>(), (0..n).collect::<Vec<_>>());
+                for texts in shares {
+                    assert!(lengths[texts].iter().sum::<usize>() <= total.div_ceil(n_ranks) + longest);
+                }
+            }
+        }
     }
 
     #[test]

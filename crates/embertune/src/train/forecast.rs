@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::model::{DropoutRates, EmbeddingModel};
 use crate::train::cadence::{Cadence, Strategy};
-use crate::train::chunks::{Chunk, cut, first_kept};
+use crate::train::chunks::{Chunk, cut, first_kept, share};
 use crate::train::costs::Costs;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::HeldOut;
@@ -77,6 +77,8 @@ pub struct Limits {
     pub budget_bytes: Option<u64>,
     /// Memory that loading the model took: writing it takes that again, because it is read back and compared.
     pub load_bytes: u64,
+    /// Ranks that share the steps.
+    pub n_ranks: usize,
 }
 
 /// The forecast of training `model` on `set` and evaluating it on `held_out`, and the settings that it is for: with the batch size that was
@@ -92,7 +94,7 @@ pub fn forecast<O: Ops>(
     limits: Limits,
 ) -> Result<(Forecast, TrainSettings)> {
     let rates = settings.dropout_rates(model.dropout());
-    let shape = RunShape::new(set, settings, rates)?;
+    let shape = RunShape::new(set, settings, rates, limits.n_ranks)?;
     let evaluation = held_out.map(|held_out| held_out.shape(model, settings)).transpose()?;
     let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref());
     if !settings.find_batch_size {
@@ -102,7 +104,7 @@ pub fn forecast<O: Ops>(
     let mut batch_size = 2;
     while batch_size <= set.rows.len() {
         let settings = TrainSettings { per_device_train_batch_size: batch_size, ..settings.clone() };
-        let forecast = costs.forecast(set, &settings, limits, &RunShape::new(set, &settings, rates)?);
+        let forecast = costs.forecast(set, &settings, limits, &RunShape::new(set, &settings, rates, limits.n_ranks)?);
         match forecast {
             Ok(forecast) if forecast.kept_tokens.is_none() => found = Some((forecast, settings)),
             // A larger batch does not fit either.
@@ -122,7 +124,7 @@ pub fn forecast<O: Ops>(
     })
 }
 
-/// The batches of the first epoch.
+/// The batches of the first epoch, or what rank 0 does of them: the others have about as much to do.
 pub struct RunShape {
     /// How long the run is.
     pub plan: Plan,
@@ -145,17 +147,19 @@ pub struct BatchShape {
 }
 
 impl RunShape {
-    fn new(set: &TrainingSet, settings: &TrainSettings, rates: DropoutRates) -> Result<Self> {
+    fn new(set: &TrainingSet, settings: &TrainSettings, rates: DropoutRates, n_ranks: usize) -> Result<Self> {
         let plan = Plan::new(set, settings)?;
         let order = epoch_order(set, settings, 0);
         let takes: Vec<_> = (0..set.files.len()).map(|i| settings.of_set(i).take(rates, 0)).collect();
         let n_steps = plan.batches.steps_per_epoch().min(plan.total_steps);
-        let batches = (0..n_steps).flat_map(|step| plan.batches.of_step(step)).map(|places| {
+        let (turns, sharers) = if settings.negatives_cross_device { (1, n_ranks) } else { (n_ranks, 1) };
+        let batches = (0..n_steps).flat_map(|step| plan.batches.of_step(step).step_by(turns)).map(|places| {
             let rows = &order[places];
             let n_queries = rows.len();
             let (lengths, n_texts) = MicroBatch::text_lengths(set, rows, takes[set.file_of(rows[0])]);
+            let lengths = &lengths[share(&lengths, 0, sharers)];
             BatchShape {
-                chunks: cut(&lengths),
+                chunks: cut(lengths),
                 n_tokens: lengths.iter().sum(),
                 n_texts,
                 n_pairs: n_queries * (n_texts - n_queries),

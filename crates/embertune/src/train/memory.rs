@@ -39,12 +39,14 @@ const UNITS: [(&str, u64); 9] = [
 ];
 
 impl MemoryBudget {
-    /// In bytes, for a process that begins now; `None` for a percentage where the system does not say what is available.
-    pub fn bytes(self) -> Option<u64> {
+    /// In bytes, for one of `n_processes` that begin now on this machine and share a percentage; `None` for a percentage where the system
+    /// does not say what is available.
+    pub fn bytes(self, n_processes: usize) -> Option<u64> {
         match self {
             MemoryBudget::Bytes(bytes) => Some(bytes),
             MemoryBudget::Percent(percent) => {
-                Some((available_bytes()? as f64 * percent / 100.0) as u64 + resident_bytes().unwrap_or(0))
+                let share = percent / 100.0 / n_processes as f64;
+                Some((available_bytes()? as f64 * share) as u64 + resident_bytes().unwrap_or(0))
             }
         }
     }

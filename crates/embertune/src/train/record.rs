@@ -181,6 +181,8 @@ pub struct RunRecord {
     pub peak_memory_bytes: Option<u64>,
     /// Threads that computed.
     pub threads: usize,
+    /// Processes that trained together.
+    pub ranks: usize,
     /// Losses.
     pub losses: Losses,
     /// Evaluations: of the base model, the best and the last one.

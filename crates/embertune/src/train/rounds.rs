@@ -158,7 +158,7 @@ pub struct Rounds {
 }
 
 /// What a round changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Round {
     /// The new negatives of each row; those of its file, where the rules leave none.
     pub negatives: Vec<Vec<String>>,

@@ -12,6 +12,7 @@ use crate::progress::Silent;
 use crate::train::cadence::Cadence;
 use crate::train::checkpoint::{Files, Fingerprint, MOMENTS, State};
 use crate::train::checksums;
+use crate::train::comm::{Alone, Communicator, by_first, gather};
 use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::{HeldOut, passages_of, split};
@@ -24,6 +25,7 @@ use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::merge::{MergeAlpha, Merging, merge};
 use crate::train::mixture::OwnSettings;
 use crate::train::output::RunFolder;
+use crate::train::ranks::check_alike;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
 use crate::train::rounds::{Rounds, round_before};
 use crate::train::sampler::rows_per_epoch;
@@ -39,36 +41,58 @@ use crate::train::trainer::{StepReport, Trainer};
 /// [`Error::Interrupted`] where `observer` asked for it. `output_dir` is not touched then, and what was logged and saved until then
 /// is in `<output_dir>.partial`.
 pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) -> Result<RunRecord> {
-    let budget_bytes = begin(settings, observer)?;
-    let resume = settings.resume_from_checkpoint.as_ref();
-    let mut folder = RunFolder::open(&settings.output_dir, settings.overwrite_output_dir, resume)?;
-    let resumed = folder.resumes_from().map(State::read).transpose()?;
-    let Prepared { mut model, set, held_out, rounds, fingerprint, settings, forecast, seconds: before } =
-        prepare(ops, settings, budget_bytes, observer)?;
+    Ok(train_as_rank(ops, settings, &Alone, observer)?.expect("rank 0 has the record"))
+}
+
+/// As [`train`], as one of several ranks that do the steps together: all of them call it with the same settings and data. Rank 0 alone
+/// writes, logs, evaluates and mines, reads what is resumed, and has the record. All ranks together do what one process does with
+/// [joined](TrainSettings::joined) settings.
+///
+/// # Errors
+/// Those of [`train`], on any rank; ranks that are not at the same run; a rank that is gone.
+pub fn train_as_rank<O: Ops>(
+    ops: O,
+    own_settings: &TrainSettings,
+    ranks: &dyn Communicator,
+    observer: &dyn Observer,
+) -> Result<Option<RunRecord>> {
+    let joined = own_settings.joined(ranks.size());
+    let begun = Begun::new(ops, &joined, ranks, observer);
+    let (begun, failed) = begun.map_or_else(|error| (None, Err(error)), |begun| (Some(begun), Ok(())));
+    gather(ranks, failed)?;
+    let Begun { mut folder, resumed, prepared } = begun.expect("all ranks have begun");
+    let Prepared { mut model, set, held_out, rounds, fingerprint, settings, forecast, seconds: before } = prepared;
+    check_alike(&fingerprint, ranks)?;
     let settings = &settings;
-    folder.save_config(&to_toml(settings))?;
+    let recorded = if ranks.size() == 1 { settings } else { own_settings };
+    let resume = settings.resume_from_checkpoint.as_ref();
+    if let Some(folder) = &folder {
+        folder.save_config(&to_toml(recorded))?;
+    }
 
     let n_texts = set.texts.len();
-    let mut trainer = Trainer::owning(&mut model, set, settings)?.within(&forecast);
+    let mut trainer = Trainer::owning(&mut model, set, settings)?.within(&forecast).among(ranks);
     let n_steps_per_epoch = trainer.plan().batches.steps_per_epoch();
     let remines = settings.remine_every.map_or(Cadence::NEVER, |every| every.cadence(n_steps_per_epoch));
-    let mut so_far = match resumed {
-        Some(state) => {
-            let so_far = resume_at(state, &mut trainer, &mut folder, &fingerprint, settings, observer)?;
-            if let (Some(rounds), Some(step)) = (&rounds, round_before(so_far.counts.steps, remines)) {
-                trainer.replace_negatives(&rounds.read(&folder.mined(step))?)?;
-            }
-            so_far
-        }
-        None => {
+    let mut so_far = by_first(ranks, || match (resumed, &mut folder) {
+        (Some(state), Some(folder)) => resume_at(state, &mut trainer, folder, &fingerprint, settings, observer),
+        _ => {
             if resume.is_some() {
                 observer.note("there is no checkpoint to resume from yet: the run begins anew");
             }
             let counts = Counts::planned(trainer.plan(), n_texts, trainer.model().parameters().n_trained());
-            SoFar { counts, ..SoFar::default() }
+            Ok(SoFar { counts, ..SoFar::default() })
         }
-    };
-    if settings.report_to == ReportTo::Tensorboard {
+    })?;
+    let step = so_far.counts.steps;
+    if step > 0 && ranks.size() > 1 {
+        trainer.go_on_with_first(step, so_far.temperature)?;
+    }
+    if let (Some(rounds), Some(round)) = (&rounds, round_before(step, remines)) {
+        let read = || folder.as_ref().map_or(Ok(Vec::new()), |folder| rounds.read(&folder.mined(round)));
+        trainer.replace_negatives(&by_first(ranks, read)?)?;
+    }
+    if let (ReportTo::Tensorboard, Some(folder)) = (settings.report_to, &mut folder) {
         let steps_done = trainer.steps_done();
         folder.report(settings.logging_dir.as_deref(), (steps_done > 0).then_some(steps_done))?;
     }
@@ -86,9 +110,10 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
         rounds,
         settings,
         forecast: &forecast,
-        folder: &mut folder,
+        folder: folder.as_mut(),
         fingerprint: &fingerprint,
         so_far,
+        ranks,
         observer,
     };
     run.all_steps()?;
@@ -96,62 +121,97 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
     let Run { trainer, held_out, so_far, .. } = run;
     // Its gradients and moments: what follows needs memory of its own, numbers on the host among it.
     drop(trainer);
-    model.ops().limit_buffers(0);
-    let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
-    model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
-    let SoFar { counts, losses, mut seconds, history, resumed_after, .. } = so_far;
-    if fingerprint.is_base(&model) {
-        observer.warn(
-            "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?",
-        );
-    }
-
-    let best = history.best.filter(|best| settings.load_best_model_at_end && best.step != counts.steps);
-    if let Some(best) = best {
-        folder.take_best(&mut model, best.step)?;
-    }
-    let began = Instant::now();
-    let merging = match settings.merge_alpha {
-        Some(alpha) => Some(merge_with_base(&mut model, alpha, held_out.as_ref(), &fingerprint, settings, observer)?),
-        None => None,
-    };
-    seconds.evaluation += began.elapsed().as_secs_f64();
-    let rates = settings.dropout_rates(model.dropout());
-    let record = RunRecord {
-        format: 1,
-        embertune: env!("CARGO_PKG_VERSION"),
-        settings: settings.clone(),
-        temperature,
-        dropout: [rates.hidden, rates.attention],
-        prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
-        data: fingerprint.files.train_data.clone(),
-        more_data: fingerprint.files.more_train_data.clone(),
-        eval_data: fingerprint.files.eval_data.clone(),
-        candidate_pool: fingerprint.files.candidate_pool.clone(),
-        forecast,
-        seconds,
-        peak_memory_bytes: peak_memory_bytes(),
-        threads: rayon::current_num_threads(),
-        losses,
-        evaluation: history,
-        merging,
-        step_of_model: best.map_or(counts.steps, |best| best.step),
-        resumed_after,
-        counts,
-    };
-    // Reading back what is written needs memory of its own.
-    model.ops().limit_buffers(0);
-    folder.finish(&model, settings.adaptation.save_adapter, &record)?;
-    if let Some(best) = best {
-        observer.note(&format!(
-            "the model is that of step {}, the best by {}; the last one is in `last`",
-            best.step,
-            settings.measure()
-        ));
-    }
-    observer.note(&record.forecast.outcome(&record.seconds, peak_memory_bytes()));
-    observer.saved(&settings.output_dir);
+    let mut record = None;
+    by_first(ranks, || {
+        let Some(folder) = folder else { return Ok(()) };
+        let done = Done { model, folder, held_out, fingerprint, forecast, so_far, temperature, n_ranks: ranks.size() };
+        record = Some(done.conclude(settings, recorded, observer)?);
+        Ok(())
+    })?;
     Ok(record)
+}
+
+/// A run whose steps are done, on rank 0.
+struct Done<O: Ops> {
+    model: EmbeddingModel<O>,
+    folder: RunFolder,
+    held_out: Option<HeldOut>,
+    fingerprint: Fingerprint,
+    forecast: Forecast,
+    so_far: SoFar,
+    temperature: f64,
+    n_ranks: usize,
+}
+
+impl<O: Ops> Done<O> {
+    /// Chooses and mixes the model as the settings say, and puts the output folder together.
+    fn conclude(
+        self,
+        settings: &TrainSettings,
+        recorded: &TrainSettings,
+        observer: &dyn Observer,
+    ) -> Result<RunRecord> {
+        let Done { mut model, folder, held_out, fingerprint, forecast, so_far, temperature, n_ranks } = self;
+        model.ops().limit_buffers(0);
+        let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
+        model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
+        let SoFar { counts, losses, mut seconds, history, resumed_after, .. } = so_far;
+        if fingerprint.is_base(&model) {
+            observer.warn(
+                "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?",
+            );
+        }
+
+        let best = history.best.filter(|best| settings.load_best_model_at_end && best.step != counts.steps);
+        if let Some(best) = best {
+            folder.take_best(&mut model, best.step)?;
+        }
+        let began = Instant::now();
+        let merging = match settings.merge_alpha {
+            Some(alpha) => {
+                Some(merge_with_base(&mut model, alpha, held_out.as_ref(), &fingerprint, settings, observer)?)
+            }
+            None => None,
+        };
+        seconds.evaluation += began.elapsed().as_secs_f64();
+        let rates = settings.dropout_rates(model.dropout());
+        let record = RunRecord {
+            format: 1,
+            embertune: env!("CARGO_PKG_VERSION"),
+            settings: recorded.clone(),
+            temperature,
+            dropout: [rates.hidden, rates.attention],
+            prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
+            data: fingerprint.files.train_data.clone(),
+            more_data: fingerprint.files.more_train_data.clone(),
+            eval_data: fingerprint.files.eval_data.clone(),
+            candidate_pool: fingerprint.files.candidate_pool.clone(),
+            forecast,
+            seconds,
+            peak_memory_bytes: peak_memory_bytes(),
+            threads: rayon::current_num_threads(),
+            ranks: n_ranks,
+            losses,
+            evaluation: history,
+            merging,
+            step_of_model: best.map_or(counts.steps, |best| best.step),
+            resumed_after,
+            counts,
+        };
+        // Reading back what is written needs memory of its own.
+        model.ops().limit_buffers(0);
+        folder.finish(&model, settings.adaptation.save_adapter, &record)?;
+        if let Some(best) = best {
+            observer.note(&format!(
+                "the model is that of step {}, the best by {}; the last one is in `last`",
+                best.step,
+                settings.measure()
+            ));
+        }
+        observer.note(&record.forecast.outcome(&record.seconds, peak_memory_bytes()));
+        observer.saved(&settings.output_dir);
+        Ok(record)
+    }
 }
 
 /// Mixes the tuned `model` with its base, which is loaded again and has to be the same still.
@@ -189,16 +249,66 @@ fn merge_with_base<O: Ops>(
 /// # Errors
 /// Those of [`train`] until then.
 pub fn dry_run<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) -> Result<Forecast> {
-    let budget_bytes = begin(settings, observer)?;
-    Ok(prepare(ops, settings, budget_bytes, observer)?.forecast)
+    dry_run_as_rank(ops, settings, &Alone, observer)
+}
+
+/// As [`dry_run`], of a run of several ranks. They send each other nothing.
+///
+/// # Errors
+/// Those of [`dry_run`].
+pub fn dry_run_as_rank<O: Ops>(
+    ops: O,
+    own_settings: &TrainSettings,
+    ranks: &dyn Communicator,
+    observer: &dyn Observer,
+) -> Result<Forecast> {
+    let joined = own_settings.joined(ranks.size());
+    let budget_bytes = begin(&joined, ranks, observer)?;
+    Ok(prepare(ops, &joined, budget_bytes, ranks.size(), observer)?.forecast)
 }
 
 /// Checks the settings, and what memory they leave before anything is loaded.
-fn begin(settings: &TrainSettings, observer: &dyn Observer) -> Result<Option<u64>> {
+fn begin(settings: &TrainSettings, ranks: &dyn Communicator, observer: &dyn Observer) -> Result<Option<u64>> {
+    let n_ranks = ranks.size();
     settings.validate()?;
-    settings.notes().iter().for_each(|note| observer.note(note));
+    if settings.find_batch_size && n_ranks > 1 {
+        return Err(Error::Setting {
+            problem: format!("`--find_batch_size` with {n_ranks} ranks: each machine would find another one"),
+            hint: Some("find it on the smallest machine alone, and pass it as `--per_device_train_batch_size`".into()),
+        });
+    }
+    settings.notes(n_ranks).iter().for_each(|note| observer.note(note));
     settings.warnings().iter().for_each(|warning| observer.warn(warning));
-    Ok(settings.memory_budget.bytes())
+    if n_ranks > 1 {
+        let n_rows = settings.per_device_train_batch_size;
+        let batches = match settings.negatives_cross_device {
+            true => format!("they share batches of {n_rows} rows, and their negatives"),
+            false => format!("each has batches of {n_rows} rows with negatives of their own"),
+        };
+        observer.note(&format!("{n_ranks} ranks: {batches}; what follows of tokens, time and memory is rank 0's part"));
+    }
+    Ok(settings.memory_budget.bytes(ranks.n_on_host()))
+}
+
+/// What a rank has before the first thing that it sends the others.
+struct Begun<O: Ops> {
+    /// Rank 0's.
+    folder: Option<RunFolder>,
+    /// Read by rank 0.
+    resumed: Option<State>,
+    prepared: Prepared<O>,
+}
+
+impl<O: Ops> Begun<O> {
+    fn new(ops: O, settings: &TrainSettings, ranks: &dyn Communicator, observer: &dyn Observer) -> Result<Self> {
+        let budget_bytes = begin(settings, ranks, observer)?;
+        let resume = settings.resume_from_checkpoint.as_ref();
+        let open = || RunFolder::open(&settings.output_dir, settings.overwrite_output_dir, resume);
+        let folder = (ranks.rank() == 0).then(open).transpose()?;
+        let resumed = folder.as_ref().and_then(RunFolder::resumes_from).map(State::read).transpose()?;
+        let prepared = prepare(ops, settings, budget_bytes, ranks.size(), observer)?;
+        Ok(Begun { folder, resumed, prepared })
+    }
 }
 
 /// What the steps begin with.
@@ -218,6 +328,7 @@ fn prepare<O: Ops>(
     ops: O,
     settings: &TrainSettings,
     budget_bytes: Option<u64>,
+    n_ranks: usize,
     observer: &dyn Observer,
 ) -> Result<Prepared<O>> {
     let overrides = settings.overrides()?;
@@ -278,7 +389,7 @@ fn prepare<O: Ops>(
     let seconds =
         Seconds { load: (loaded - started).as_secs_f64(), data: loaded.elapsed().as_secs_f64(), ..Seconds::default() };
     let (forecast, settings) =
-        forecast(&mut model, &set, held_out.as_ref(), settings, Limits { budget_bytes, load_bytes })?;
+        forecast(&mut model, &set, held_out.as_ref(), settings, Limits { budget_bytes, load_bytes, n_ranks })?;
     forecast.lines(&settings).iter().for_each(|line| observer.note(line));
     let fingerprint = Fingerprint::new(&model, guide, &set, &settings, files);
     Ok(Prepared { model, set, held_out, rounds, fingerprint, settings, forecast, seconds })
@@ -383,13 +494,15 @@ struct Run<'a, O: Ops> {
     rounds: Option<Rounds>,
     settings: &'a TrainSettings,
     forecast: &'a Forecast,
-    folder: &'a mut RunFolder,
+    /// On rank 0.
+    folder: Option<&'a mut RunFolder>,
     fingerprint: &'a Fingerprint,
     so_far: SoFar,
     logs: Cadence,
     saves: Cadence,
     evaluates: Cadence,
     remines: Cadence,
+    ranks: &'a dyn Communicator,
     observer: &'a dyn Observer,
 }
 
@@ -441,14 +554,17 @@ impl<O: Ops> Run<'_, O> {
             if is_last || stops_early {
                 break;
             }
-            let stops = observer.is_stop_requested();
-            if stops || self.saves.is_due(report.step) {
+            // Whoever is asked to stop asks all; when to save is up to rank 0.
+            let asked = gather(self.ranks, Ok((observer.is_stop_requested(), self.saves.is_due(report.step))))?;
+            let stops = asked.iter().any(|(stops, _)| *stops);
+            if stops || asked[0].1 {
                 let checkpoint = self.checkpoint()?;
                 if stops {
                     return Err(Error::Interrupted { step: report.step, checkpoint });
                 }
             }
         }
+        self.trainer.check_in_step()?;
         observer.training_ends();
         self.say_how_it_ended();
         Ok(())
@@ -463,8 +579,12 @@ impl<O: Ops> Run<'_, O> {
         }
         let began = Instant::now();
         self.trainer.free_memory();
-        let round = rounds.mine(self.trainer.model(), self.trainer.set())?;
-        rounds.write(&round, &self.folder.mined(step))?;
+        let (trainer, folder) = (&self.trainer, &self.folder);
+        let round = by_first(self.ranks, || {
+            let round = rounds.mine(trainer.model(), trainer.set())?;
+            folder.as_ref().map_or(Ok(()), |folder| rounds.write(&round, &folder.mined(step)))?;
+            Ok(round)
+        })?;
         self.trainer.replace_negatives(&round.negatives)?;
         let seconds = began.elapsed().as_secs_f64();
         self.so_far.seconds.mining += seconds;
@@ -505,7 +625,9 @@ impl<O: Ops> Run<'_, O> {
 
     /// Writes the line of the log that ends with the step `last`.
     fn log(&mut self, last: &StepReport) -> Result<()> {
-        self.folder.log(&self.so_far.window.entry(last))?;
+        if let Some(folder) = &mut self.folder {
+            folder.log(&self.so_far.window.entry(last))?;
+        }
         self.so_far.window = Window::default();
         Ok(())
     }
@@ -516,7 +638,7 @@ impl<O: Ops> Run<'_, O> {
         let (measure, step) = (self.settings.measure(), self.trainer.steps_done());
         let began = Instant::now();
         self.trainer.free_memory();
-        let scores = held_out.evaluate(self.trainer.model(), self.settings)?;
+        let scores = by_first(self.ranks, || held_out.evaluate(self.trainer.model(), self.settings))?;
         if scores.of(measure).is_none() {
             return Err(Error::Setting {
                 problem: format!(
@@ -527,12 +649,15 @@ impl<O: Ops> Run<'_, O> {
         }
         let entry = EvaluationEntry { step, epoch, scores, eval_seconds: began.elapsed().as_secs_f64() };
         self.so_far.seconds.evaluation += entry.eval_seconds;
-        self.folder.log(&entry)?;
+        if let Some(folder) = &mut self.folder {
+            folder.log(&entry)?;
+        }
         let verdict = self.so_far.history.add(At { step, scores }, measure, self.settings.early_stopping_threshold);
         self.observer.evaluated(&EvaluationEvent { entry: &entry, measure, verdict, history: &self.so_far.history });
         if verdict == Verdict::Best && self.settings.load_best_model_at_end {
             self.trainer.free_memory();
-            self.folder.save_best(self.trainer.model(), step)?;
+            let save = |folder: &&mut RunFolder| folder.save_best(self.trainer.model(), step);
+            by_first(self.ranks, || self.folder.as_ref().map_or(Ok(()), save))?;
         }
         Ok(())
     }
@@ -555,7 +680,9 @@ impl<O: Ops> Run<'_, O> {
         let began = Instant::now();
         self.trainer.free_memory();
         let state = State::new(self.fingerprint, &self.so_far);
-        let saved = self.folder.checkpoint(&self.trainer, &state, self.settings.save_total_limit)?;
+        self.trainer.check_in_step()?;
+        let save = |folder: &&mut RunFolder| folder.checkpoint(&self.trainer, &state, self.settings.save_total_limit);
+        let saved = by_first(self.ranks, || self.folder.as_ref().map_or(Ok(PathBuf::new()), save))?;
         self.so_far.seconds.checkpoints += began.elapsed().as_secs_f64();
         self.observer.saved(&saved);
         Ok(saved)

@@ -75,7 +75,8 @@ pub struct TrainSettings {
     pub train_group_size: usize,
     /// Use the passages of the other queries in a batch as negatives. Default true.
     pub use_inbatch_neg: bool,
-    /// Share negatives between processes. There is one process: no effect. Default false.
+    /// Of several ranks: a batch is that of all ranks, so that every query meets the passages of all of them. Where false, each rank has
+    /// batches of its own, of which a step averages the losses. One process: no effect. Default false.
     pub negatives_cross_device: bool,
 
     /// Peak learning rate. Default 5e-5.
@@ -399,10 +400,20 @@ impl TrainSettings {
         })
     }
 
-    /// What should be said about settings that do less than their names promise, one line each.
-    pub fn notes(&self) -> Vec<String> {
+    /// The settings of one process that does the steps of `n_ranks`: with a batch of the rows of all of them, or with as many more batches.
+    pub fn joined(&self, n_ranks: usize) -> TrainSettings {
+        let mut joined = self.clone();
+        match self.negatives_cross_device {
+            true => joined.per_device_train_batch_size *= n_ranks,
+            false => joined.gradient_accumulation_steps *= n_ranks,
+        }
+        joined
+    }
+
+    /// What should be said about settings that do less than their names promise, one line each, where there are `n_ranks`.
+    pub fn notes(&self, n_ranks: usize) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.negatives_cross_device {
+        if self.negatives_cross_device && n_ranks == 1 {
             notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
         }
         if self.eval_strategy == Some(Strategy::No) && (self.eval_data.is_some() || self.eval_split.is_some()) {

@@ -3,17 +3,22 @@
 //! The texts go through the model in [chunks](super::chunks), the loss sees the embeddings of all of them, and then each chunk goes
 //! back. So a batch of any size fits into bounded memory, with the gradient that it has in one piece: Gao et al. 2021, "Scaling
 //! Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache).
+//!
+//! Several ranks share the texts: each sends its own through the model, the loss sees the embeddings of all ranks, on each of them, and each
+//! rank sends its own back. So the gradients of all ranks together are those of one process, whatever the loss and its masks.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use embertune_kernels::Ops;
 
+use crate::error::Result;
 use crate::loss::BatchStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
-use crate::train::chunks::{Chunk, cut, first_kept};
+use crate::train::chunks::{Chunk, cut, first_kept, share};
+use crate::train::comm::{Alone, Communicator};
 use crate::train::dataset::TrainingSet;
 use crate::train::group::{Draw, choose};
 use crate::train::objective::{Judged, Objective};
@@ -93,8 +98,18 @@ impl MicroBatch {
 
     /// How its texts go through the model.
     pub fn chunks(&self) -> Vec<Chunk> {
+        self.chunks_of(0, 1)
+    }
+
+    /// How the texts of `rank` go through the model.
+    fn chunks_of(&self, rank: usize, n_ranks: usize) -> Vec<Chunk> {
         let lengths: Vec<_> = (0..self.batch.n_texts()).map(|text| self.batch.ragged().range(text).len()).collect();
-        cut(&lengths)
+        let own = share(&lengths, rank, n_ranks);
+        let mut chunks = cut(&lengths[own.clone()]);
+        for chunk in &mut chunks {
+            chunk.texts = own.start + chunk.texts.start..own.start + chunk.texts.end;
+        }
+        chunks
     }
 
     /// Number of queries.
@@ -202,11 +217,26 @@ pub fn forward_backward<O: Ops>(
     pass: Pass<'_>,
     gradients: &mut Gradients<O>,
 ) -> (f64, BatchStats) {
+    forward_backward_as_rank(model, micro, pass, &Alone, gradients).expect("a process alone waits for nobody")
+}
+
+/// The loss of a micro batch that all ranks share, and `weight` times the gradients by the texts of this rank added to `gradients`.
+///
+/// # Errors
+/// Those of [`Communicator::all_gather`].
+pub fn forward_backward_as_rank<O: Ops>(
+    model: &EmbeddingModel<O>,
+    micro: &MicroBatch,
+    pass: Pass<'_>,
+    ranks: &dyn Communicator,
+    gradients: &mut Gradients<O>,
+) -> Result<(f64, BatchStats)> {
     let batch = &micro.batch;
-    let chunks = micro.chunks();
+    let chunks = micro.chunks_of(ranks.rank(), ranks.size());
     let first_kept = first_kept(&chunks, pass.kept_tokens);
 
-    let mut embeddings = Vec::with_capacity(batch.n_texts() * model.dim());
+    let n_own = chunks.iter().map(|chunk| chunk.texts.len()).sum::<usize>();
+    let mut embeddings = Vec::with_capacity(n_own * model.dim());
     let mut kept = Vec::new();
     for (i, chunk) in chunks.iter().enumerate() {
         let (of_chunk, saved) = model.forward(&batch.part(chunk.texts.clone()), pass.dropout);
@@ -214,6 +244,9 @@ pub fn forward_backward<O: Ops>(
         if i >= first_kept {
             kept.push(saved);
         }
+    }
+    if ranks.size() > 1 {
+        embeddings = ranks.all_gather(&embeddings)?;
     }
     let of_texts = micro.of_texts(&embeddings, model.dim());
     let Judged { loss, d_embeddings, stats } = pass.objective.judge(micro, &of_texts, model.dim());
@@ -226,5 +259,5 @@ pub fn forward_backward<O: Ops>(
         let d_part = &d_embeddings[chunk.texts.start * model.dim()..chunk.texts.end * model.dim()];
         model.backward(&part, &saved, d_part, gradients);
     }
-    (loss, stats)
+    Ok((loss, stats))
 }

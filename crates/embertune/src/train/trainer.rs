@@ -4,21 +4,25 @@
 //! drops out and its learning rate follow from (settings, step).
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use embertune_kernels::Ops;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::loss::{BatchStats, Negatives};
-use crate::model::{EmbeddingModel, Gradients};
+use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{Optimizer, Schedule};
+use crate::train::comm::{Alone, Communicator, gather};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::objective::Objective;
+use crate::train::ranks::{check_in_step, sum_gradients, take_from_first};
 use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
 use crate::train::settings::TrainSettings;
-use crate::train::step::{MicroBatch, Pass, forward_backward};
+use crate::train::step::{MicroBatch, Pass, forward_backward_as_rank};
 use crate::train::temperature::LearnedTemperature;
 
 /// Share of the rows of an epoch from which on it is said that they share texts.
@@ -99,6 +103,14 @@ pub struct StepReport {
     pub n_tokens: usize,
 }
 
+/// What a rank did of a step.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Done {
+    loss: f64,
+    stats: BatchStats,
+    n_tokens: usize,
+}
+
 /// A run in progress.
 pub struct Trainer<'a, O: Ops> {
     model: &'a mut EmbeddingModel<O>,
@@ -106,6 +118,7 @@ pub struct Trainer<'a, O: Ops> {
     /// Texts of the set before a row got other negatives.
     n_texts: usize,
     settings: &'a TrainSettings,
+    ranks: &'a dyn Communicator,
     plan: Plan,
     schedule: Schedule,
     optimizer: Optimizer<O>,
@@ -159,6 +172,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             n_texts: set.texts.len(),
             set,
             settings,
+            ranks: &Alone,
             plan,
             schedule,
             optimizer,
@@ -170,6 +184,12 @@ impl<'a, O: Ops> Trainer<'a, O> {
             kept_tokens: usize::MAX,
             buffer_limit: usize::MAX,
         })
+    }
+
+    /// As one of several ranks that do the steps together, each on its part. The settings are the joined ones.
+    pub fn among(mut self, ranks: &'a dyn Communicator) -> Self {
+        self.ranks = ranks;
+        self
     }
 
     /// With as much memory for activations as was planned for this model and these settings. No result depends on it.
@@ -289,6 +309,30 @@ impl<'a, O: Ops> Trainer<'a, O> {
         Ok(())
     }
 
+    /// Brings all ranks to where rank 0 is, which goes on after `steps_done` steps: weights, moments and a learnt temperature.
+    ///
+    /// # Errors
+    /// Those of [`Communicator::exchange`].
+    pub fn go_on_with_first(&mut self, steps_done: usize, temperature: Option<LearnedTemperature>) -> Result<()> {
+        let ops = self.model.shared_ops();
+        let parameters = self.model.parameters_mut();
+        take_from_first(&*ops, parameters.list.iter_mut().map(|param| &mut param.value), self.ranks)?;
+        parameters.repack(&ops);
+        take_from_first(&*ops, self.optimizer.moments_after(steps_done as u64), self.ranks)?;
+        self.steps_done = steps_done;
+        self.temperature = temperature;
+        self.use_learnt_temperature();
+        Ok(())
+    }
+
+    /// Checks that all ranks have the same weights.
+    ///
+    /// # Errors
+    /// Those of [`check_in_step`].
+    pub fn check_in_step(&self) -> Result<()> {
+        if self.ranks.size() == 1 { Ok(()) } else { check_in_step(&self.weight_norms(), self.ranks) }
+    }
+
     fn use_learnt_temperature(&mut self) {
         let Some(learnt) = self.temperature else { return };
         for (settings, objective) in &mut self.sets {
@@ -314,6 +358,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let micro_batches: Vec<_> = batches.of_step(step_of_epoch).collect();
         let batches_done = step_of_epoch * batches.accumulation + micro_batches.len();
         let dropout = self.settings.dropout_rates(self.model.dropout());
+        let last = &self.sets[self.set.file_of(self.order.1[micro_batches[micro_batches.len() - 1].start])].0;
+        let temperature = self.temperature.map_or(last.effective_temperature(), |learnt| learnt.value);
         self.gradients.set_zero(self.model.ops());
         let mut report = StepReport {
             step: self.steps_done + 1,
@@ -321,30 +367,25 @@ impl<'a, O: Ops> Trainer<'a, O> {
             loss: 0.0,
             learning_rate: self.schedule.learning_rate(self.steps_done),
             grad_norm: 0.0,
-            temperature: self.temperature(),
+            temperature,
             stats: BatchStats::default(),
             n_tokens: 0,
         };
-        for places in &micro_batches {
-            let rows = &self.order.1[places.clone()];
-            let (settings, objective) = &self.sets[self.set.file_of(rows[0])];
-            let weight = 1.0 / micro_batches.len() as f32;
-            let pass = Pass { objective, dropout, weight, kept_tokens: self.kept_tokens };
-            let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
-            let (loss, stats) = forward_backward(self.model, &micro, pass, &mut self.gradients);
-            if !loss.is_finite() {
-                return Err(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));
+        let done = self.own_part(&micro_batches, epoch, dropout);
+        for (rank, done) in gather(self.ranks, done)?.iter().enumerate() {
+            // Of a batch that they share all ranks have come to the same.
+            if rank == 0 || !self.settings.negatives_cross_device {
+                report.loss += done.loss;
+                report.stats.add(&done.stats);
+                report.n_tokens += done.n_tokens;
             }
-            report.loss += loss / micro_batches.len() as f64;
-            report.stats.add(&stats);
-            report.temperature = self.temperature.map_or(settings.effective_temperature(), |learnt| learnt.value);
-            report.n_tokens += micro.batch.n_tokens();
         }
+        sum_gradients(self.model.ops(), &mut self.gradients, self.ranks)?;
         report.grad_norm = global_norm(self.model.ops(), &self.gradients);
         if !report.grad_norm.is_finite() {
             let rows =
                 micro_batches.iter().flat_map(|places| &self.order.1[places.clone()]).copied().collect::<Vec<_>>();
-            return Err(self.not_finite(&self.first_bad_tensor(), &rows));
+            gather(self.ranks, Err::<(), _>(self.not_finite(&self.first_bad_tensor(), &rows)))?;
         }
         let scale = clip_coefficient(report.grad_norm, self.settings.max_grad_norm);
         let ops = self.model.shared_ops();
@@ -357,6 +398,32 @@ impl<'a, O: Ops> Trainer<'a, O> {
         }
         self.steps_done += 1;
         Ok(report)
+    }
+
+    /// Sends this rank's part of a step through the model and back. Batches that ranks do not share they take in turns.
+    fn own_part(&mut self, micro_batches: &[Range<usize>], epoch: usize, dropout: DropoutRates) -> Result<Done> {
+        let shares = self.settings.negatives_cross_device;
+        let among: &dyn Communicator = if shares { self.ranks } else { &Alone };
+        let (mut done, mut failed) = (Done::default(), None);
+        for (turn, places) in micro_batches.iter().enumerate() {
+            if !shares && turn % self.ranks.size() != self.ranks.rank() {
+                continue;
+            }
+            let rows = &self.order.1[places.clone()];
+            let (settings, objective) = &self.sets[self.set.file_of(rows[0])];
+            let weight = 1.0 / micro_batches.len() as f32;
+            let pass = Pass { objective, dropout, weight, kept_tokens: self.kept_tokens };
+            let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
+            let (loss, stats) = forward_backward_as_rank(self.model, &micro, pass, among, &mut self.gradients)?;
+            // It goes on all the same: the others wait for its part of the next batch.
+            if !loss.is_finite() && failed.is_none() {
+                failed = Some(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));
+            }
+            done.loss += loss / micro_batches.len() as f64;
+            done.stats.add(&stats);
+            done.n_tokens += micro.batch.n_tokens();
+        }
+        failed.map_or(Ok(done), Err)
     }
 
     /// The weights where it began, or else their gradient.

@@ -136,7 +136,7 @@ fn forecast_within(
     let mut model = model("tiny-bert")?;
     let set = set(&model);
     let now = embertune::train::memory::peak_memory_bytes()?;
-    let limits = Limits { budget_bytes: Some(now + mb * 1_000_000), load_bytes: 0 };
+    let limits = Limits { budget_bytes: Some(now + mb * 1_000_000), load_bytes: 0, n_ranks: 1 };
     let forecast = forecast(&mut model, &set, None, &settings(), limits).map(|(forecast, _)| forecast);
     Some((model, set, forecast))
 }
@@ -213,7 +213,7 @@ fn texts_are_computed_once_where_nothing_is_dropped_and_the_forecast_knows() {
     let set = sharing_set(&model);
     let mut tokens = |dropout| {
         let settings = TrainSettings { dropout: Some(dropout), max_steps: Some(1), ..settings() };
-        let limits = Limits { budget_bytes: None, load_bytes: 0 };
+        let limits = Limits { budget_bytes: None, load_bytes: 0, n_ranks: 1 };
         let (forecast, _) = forecast(&mut model, &set, None, &settings, limits).unwrap();
         let report = Trainer::new(&mut model, &set, &settings).unwrap().step().unwrap().unwrap();
         assert_eq!(report.n_tokens, forecast.tokens_per_epoch);

@@ -17,6 +17,7 @@ use embertune::eval::Finding;
 use embertune::progress::Progress;
 use embertune::report::command::quoted;
 use embertune::report::verdict::{VERDICT, VerdictRecord};
+use embertune::train::comm::Alone;
 use embertune::{Error, Result};
 
 use super::start_n_threads;
@@ -120,7 +121,7 @@ fn carry_out(command: &[String], progress: &Display) -> Result<()> {
         Command::Split(args) => super::split::run(&args, progress),
         Command::Evaluate(args) => super::evaluate::run(&args, progress),
         Command::Mine(args) => super::mine::run(&args, progress),
-        Command::Train(args) => super::train::run(&args, progress),
+        Command::Train(args) => super::train::run(&args, &Alone, progress),
         Command::Compare(args) => super::compare::run(&args, progress).map(drop),
         Command::Report(args) => super::report::run(&args, progress),
         Command::Score(_) | Command::Embed(_) | Command::Convert(_) | Command::Tune(_) | Command::GenDocs { .. } => {

@@ -1,0 +1,94 @@
+//! The ranks that a command runs on: this process alone, or, in a build with the feature `mpi`, those that `mpirun` or `srun` started; and
+//! how a command ends on all of them.
+//!
+//! Rank 0 speaks for all, where they have come to the same; a rank that is alone with its error says it and takes the others with it.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use embertune::train::comm::Communicator;
+use embertune::{Error, Result};
+
+use crate::diagnostics;
+
+#[cfg(not(feature = "mpi"))]
+type Processes = embertune::train::comm::Alone;
+#[cfg(feature = "mpi")]
+type Processes = embertune_mpi::MpiRanks;
+
+/// The ranks that were started together, and this one among them.
+pub struct Ranks(Processes);
+
+impl Ranks {
+    /// Finds the others. One that sends nothing for `limit` while others wait for it ends the work.
+    ///
+    /// # Errors
+    /// MPI cannot be started.
+    #[cfg(feature = "mpi")]
+    pub fn find(limit: Duration) -> Result<Self> {
+        let report = |error: &Error| {
+            diagnostics::report(error);
+        };
+        Ok(Ranks(embertune_mpi::MpiRanks::start(limit, report)?))
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    pub fn find(_limit: Duration) -> Result<Self> {
+        Ok(Ranks(embertune::train::comm::Alone))
+    }
+
+    /// What they send each other.
+    pub fn communicator(&self) -> &dyn Communicator {
+        &self.0
+    }
+
+    /// The end of the command on this rank, which was `done`.
+    ///
+    /// # Errors
+    /// Of a process alone, its own.
+    pub fn end(self, done: Result<ExitCode>) -> Result<ExitCode> {
+        let (rank, size) = (self.0.rank(), self.0.size());
+        match done {
+            Err(Error::Ended) => Ok(diagnostics::failed()),
+            Err(Error::Interrupted { .. }) if rank > 0 => Ok(diagnostics::interrupted()),
+            Err(error) if size > 1 && !matches!(error, Error::Interrupted { .. }) => {
+                diagnostics::report(&error);
+                self.take_all()
+            }
+            done => done,
+        }
+    }
+
+    /// Some ranks may be waiting for this one.
+    #[cfg(feature = "mpi")]
+    fn take_all(self) -> ! {
+        self.0.end_all()
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn take_all(self) -> Result<ExitCode> {
+        Ok(diagnostics::failed())
+    }
+}
+
+/// Ends a command that does not share its work, where there are several ranks: each would do all of it, into the same files.
+///
+/// # Errors
+/// The end of the command on this rank.
+#[cfg(feature = "mpi")]
+pub fn refuse_several() -> std::result::Result<(), Result<ExitCode>> {
+    let ranks = Ranks::find(Duration::from_secs(60)).map_err(Err)?;
+    let n = ranks.0.size();
+    if n == 1 {
+        return Ok(());
+    }
+    let refusal = Error::Setting {
+        problem: format!("this command does not share its work, and was started on {n} ranks"),
+        hint: Some("run it without `mpirun` or `srun`; `embertune train` runs on several ranks".into()),
+    };
+    // Rank 0 says it, and the others end.
+    match embertune::train::comm::gather(&ranks.0, Err::<(), _>(refusal)) {
+        Err(error) if ranks.0.rank() == 0 => Err(Err(error)),
+        _ => Err(Ok(diagnostics::failed())),
+    }
+}

@@ -1,0 +1,216 @@
+//! Ranks that are threads of one process, so that tests of training on several ranks need no MPI; and what all transports have to do.
+
+use std::cell::Cell;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use embertune::loss::{InfoNce, Loss, Negatives};
+use embertune::train::comm::{Communicator, by_first, gather};
+use embertune::train::objective::Objective;
+use embertune::train::step::MicroBatch;
+use embertune::{Error, Result};
+use embertune_kernels::Ops;
+use embertune_kernels::reference::Reference;
+use embertune_kernels::testing::{assert_close, seeded};
+use serde_json::Value;
+
+use crate::golden;
+
+/// Far more than a step of these tests takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One rank, with a channel to and from each.
+pub struct ThreadRank {
+    rank: usize,
+    to: Vec<Sender<Vec<u8>>>,
+    from: Vec<Receiver<Vec<u8>>>,
+    limit: Duration,
+    is_broken: Cell<bool>,
+    pub n_sent_bytes: Cell<usize>,
+}
+
+impl Communicator for ThreadRank {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.to.len()
+    }
+
+    fn host(&self, rank: usize) -> &str {
+        ["anna", "bela", "cleo", "dora"][rank]
+    }
+
+    fn exchange(&self, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        assert_eq!(outgoing.len(), self.size());
+        assert!(!self.is_broken.get(), "nothing is sent after an error");
+        for (rank, (to, bytes)) in self.to.iter().zip(outgoing).enumerate() {
+            if rank != self.rank {
+                self.n_sent_bytes.set(self.n_sent_bytes.get() + bytes.len());
+            }
+            // A rank that is gone is found out when it sends nothing.
+            let _ = to.send(bytes.to_vec());
+        }
+        let receive = |(rank, from): (usize, &Receiver<Vec<u8>>)| {
+            from.recv_timeout(self.limit).map_err(|error| {
+                self.is_broken.set(true);
+                let problem = match error {
+                    RecvTimeoutError::Timeout => "sends nothing",
+                    RecvTimeoutError::Disconnected => "has ended",
+                };
+                self.blame(rank, problem.into(), None)
+            })
+        };
+        self.from.iter().enumerate().map(receive).collect()
+    }
+}
+
+/// What `work` gives on each of `n` ranks.
+pub fn on_ranks<T: Send>(n: usize, work: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
+    on_ranks_within(LIMIT, n, work)
+}
+
+fn on_ranks_within<T: Send>(limit: Duration, n: usize, work: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
+    let (mut to, mut from) = (vec![Vec::new(); n], Vec::new());
+    for _ in 0..n {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| channel()).unzip();
+        to.iter_mut().zip(senders).for_each(|(to, sender)| to.push(sender));
+        from.push(receivers);
+    }
+    let ranks = to.into_iter().zip(from).enumerate().map(|(rank, (to, from))| ThreadRank {
+        rank,
+        to,
+        from,
+        limit,
+        is_broken: Cell::new(false),
+        n_sent_bytes: Cell::new(0),
+    });
+    thread::scope(|scope| {
+        let work = &work;
+        let running: Vec<_> = ranks.map(|rank| scope.spawn(move || work(rank))).collect();
+        running.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn a_sum_is_taken_in_the_order_of_the_ranks_with_the_same_bits_on_all() {
+    for n in 1..=4 {
+        for len in [0, 1, 3, 1000] {
+            let addends: Vec<_> = (0..n).map(|rank| seeded(len, rank as u64)).collect();
+            let expected: Vec<f32> =
+                (0..len).map(|i| addends[1..].iter().fold(addends[0][i], |sum, addend| sum + addend[i])).collect();
+            let sums = on_ranks(n, |ranks| {
+                let mut values = addends[ranks.rank()].clone();
+                ranks.all_reduce(&mut values).unwrap();
+                (values, ranks.n_sent_bytes.get())
+            });
+            for (sum, n_sent_bytes) in sums {
+                assert!(sum == expected, "{len} values on {n} ranks");
+                // Whoever adds up the larger parts sends a value more.
+                assert!(n_sent_bytes <= 4 * 2 * (n - 1) * len.div_ceil(n), "{n_sent_bytes} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_come_in_the_order_of_the_ranks_however_many_each_has() {
+    let all = on_ranks(3, |ranks| {
+        let own: Vec<_> = (0..2 * ranks.rank()).map(|i| (10 * ranks.rank() + i) as f32).collect();
+        let of_first = ranks.broadcast(format!("of {}", ranks.rank()).as_bytes()).unwrap();
+        ranks.barrier().unwrap();
+        (ranks.all_gather(&own).unwrap(), of_first)
+    });
+    for (rows, of_first) in all {
+        assert_eq!((rows, of_first), (vec![10.0, 11.0, 20.0, 21.0, 22.0, 23.0], b"of 0".to_vec()));
+    }
+}
+
+#[test]
+fn of_a_failure_rank_0_hears_and_the_others_only_end() {
+    let failure = || Error::Setting { problem: "too much".into(), hint: Some("less".into()) };
+    for failing in 0..3 {
+        let all = on_ranks(3, |ranks| {
+            let own = if ranks.rank() == failing { Err(failure()) } else { Ok(ranks.rank()) };
+            gather(&ranks, own).unwrap_err()
+        });
+        let said = if failing == 0 {
+            "too much".into()
+        } else {
+            format!("rank {failing} on {}: too much", ["", "bela", "cleo"][failing])
+        };
+        assert_eq!((all[0].to_string(), all[0].hint()), (said, Some("less")));
+        assert!(all[1..].iter().all(|error| matches!(error, Error::Ended)));
+    }
+    let all = on_ranks(2, |ranks| by_first(&ranks, || if ranks.rank() == 0 { Err(failure()) } else { Ok(1) }));
+    assert!(matches!(all[..], [Err(Error::Setting { .. }), Err(Error::Ended)]));
+    let all = on_ranks(2, |ranks| gather(&ranks, Ok(ranks.rank())).unwrap());
+    assert_eq!(all, [[0, 1], [0, 1]]);
+}
+
+#[test]
+fn a_rank_that_is_gone_or_hangs_is_named_and_nobody_waits_for_ever() {
+    let gone = on_ranks(3, |ranks| if ranks.rank() == 1 { None } else { ranks.barrier().err() });
+    let hanging = on_ranks_within(Duration::from_millis(100), 3, |ranks| {
+        if ranks.rank() == 1 {
+            thread::sleep(Duration::from_millis(400));
+            return None;
+        }
+        ranks.barrier().err()
+    });
+    for (errors, problem) in [(gone, "has ended"), (hanging, "sends nothing")] {
+        let said: Vec<_> = errors.iter().flatten().map(Error::to_string).collect();
+        assert_eq!(said, [format!("rank 1 on bela: {problem}"), format!("rank 1 on bela: {problem}")]);
+    }
+}
+
+/// Error of a gradient over the case's largest gradient; noise 1.9e-6 (golden README).
+const GRADIENT: f64 = 2e-5;
+/// Relative error of a loss.
+const VALUE: f64 = 1e-5;
+
+#[test]
+fn gradients_of_each_rank_equal_those_of_torch_on_several_processes() {
+    let (Some(json), Some(tensors)) = (golden::json("losses.json"), golden::tensors("losses.safetensors")) else {
+        return;
+    };
+    let cases: Vec<&Value> =
+        json["cases"].as_array().unwrap().iter().filter(|case| case["params"]["world"].is_u64()).collect();
+    assert!(!cases.is_empty());
+    let dim = 32;
+    for case in cases {
+        let n = case["params"]["world"].as_u64().unwrap() as usize;
+        let of = |what: &str, name: &str, rank: usize| {
+            tensors[case[what][format!("{name}{rank}")].as_str().unwrap()].1.clone()
+        };
+        let loss = Loss::InfoNce(InfoNce::new(Negatives::InBatch, case["params"]["T"].as_f64().unwrap()));
+        let objective = Objective::new(loss);
+        on_ranks(n, |ranks| {
+            let ops = Reference::<f32>::new();
+            let own = ["q", "p"].map(|name| of("inputs", name, ranks.rank()));
+            let unit = own.each_ref().map(|values| ops.normalize_forward(values, dim));
+            let [queries, passages] = unit.each_ref().map(|values| ranks.all_gather(values).unwrap());
+            let (n_queries, n_passages) = (queries.len() / dim, passages.len() / dim);
+            let micro = MicroBatch {
+                batch: Default::default(),
+                places: (0..(n_queries + n_passages) as u32).collect(),
+                group_sizes: vec![n_passages / n_queries; n_queries],
+                excluded: vec![false; n_queries * n_passages],
+                scores: Vec::new(),
+                guide: Vec::new(),
+            };
+            let judged = objective.judge(&micro, &[queries, passages].concat(), dim);
+            let value = case["loss_f64"].as_f64().or(case["loss"].as_f64()).unwrap();
+            assert_close(&[judged.loss], &[value], 0.0, VALUE);
+            let (d_queries, d_passages) = judged.d_embeddings.split_at(n_queries * dim);
+            for ((name, d), own) in [("q", d_queries), ("p", d_passages)].into_iter().zip(&own) {
+                let d_own = d[ranks.rank() * own.len()..][..own.len()].to_vec();
+                let expected = of("grads", name, ranks.rank());
+                let largest = expected.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+                assert_close(&ops.normalize_backward(&d_own, own, dim), &expected, GRADIENT * f64::from(largest), 0.0);
+            }
+        });
+    }
+}

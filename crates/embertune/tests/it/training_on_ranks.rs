@@ -1,0 +1,374 @@
+//! Several ranks train as one process does with the joined settings: losses, masks and weights; what they refuse, and how they end.
+
+use std::fs;
+use std::path::Path;
+
+use embertune::data::Example;
+use embertune::model::EmbeddingModel;
+use embertune::optim::OptimizerName;
+use embertune::progress::Silent;
+use embertune::train::comm::{Alone, Communicator};
+use embertune::train::step::{MicroBatch, Pass, forward_backward, forward_backward_as_rank};
+use embertune::train::{
+    AdaptationSettings, LossSettings, RemineEvery, Resume, StepReport, TrainSettings, Trainer, TrainingSet,
+    train_as_rank,
+};
+use embertune::{Error, Result};
+use embertune_kernels::Ops;
+use embertune_kernels::cpu::Cpu;
+use embertune_kernels::testing::assert_close;
+use serde_json::Value;
+
+use crate::golden::golden;
+use crate::ranks::{ThreadRank, on_ranks};
+use crate::said::Said;
+use crate::training::{Job, examples, load, settings};
+
+/// Two correct runs of tiny-bert differ by 7e-6 and 1.2e-5 (golden README).
+const LOSS: f64 = 3e-5;
+const GRAD_NORM: f64 = 5e-5;
+/// Of a final weight at a learning rate of 1e-4, absolute: measured 5e-7 after 20 steps on 1 to 4 ranks (`scripts/mpi-check`).
+const WEIGHT: f64 = 1e-5;
+/// Relative to a tensor's largest gradient: f32 sums in another order (golden README).
+const ORDER: f64 = 5e-4;
+/// Gradients that are zero in exact arithmetic (key biases).
+const ZERO: f64 = 2e-6;
+
+/// Rows of which some share their positive or their query, so that masks have to hold across ranks.
+fn sharing_examples(n: usize) -> Vec<Example> {
+    let mut rows = examples(n, 2);
+    for i in (0..n).step_by(3) {
+        rows[i].positives = vec!["an answer to many".into()];
+    }
+    rows[n - 1].query = rows[0].query.clone();
+    rows
+}
+
+fn model(settings: &TrainSettings) -> Option<EmbeddingModel<Cpu>> {
+    let folder = golden("tiny-bert")?;
+    Some(EmbeddingModel::load(Cpu::new(), &folder, &settings.overrides().unwrap(), &Silent).unwrap())
+}
+
+/// Weights that have an effect: a key bias has none, and a gradient that is noise.
+fn effective_weights(model: &EmbeddingModel<Cpu>) -> Vec<f32> {
+    let params = model.parameters().list.iter();
+    let mut effective = Vec::new();
+    for param in params {
+        let values = model.ops().download(&param.value);
+        let mut values = values.as_slice();
+        for part in &param.parts {
+            let (of_part, rest) = values.split_at(part.len());
+            values = rest;
+            if !part.name.ends_with(".key.bias") {
+                effective.extend(of_part);
+            }
+        }
+    }
+    effective
+}
+
+/// All steps of a run as one of `ranks`, and the weights afterwards.
+fn run(
+    examples: &[Example],
+    settings: &TrainSettings,
+    ranks: &dyn Communicator,
+) -> Option<(Vec<StepReport>, Vec<f32>)> {
+    let settings = settings.joined(ranks.size());
+    let mut model = model(&settings)?;
+    settings.adaptation.apply(&mut model, "tiny-bert", settings.seed).unwrap();
+    let set = TrainingSet::new(&model, examples, Path::new("train.jsonl"), &settings, &Silent).unwrap();
+    let mut trainer = Trainer::new(&mut model, &set, &settings).unwrap().among(ranks);
+    let reports = std::iter::from_fn(|| trainer.step()).map(|report| report.unwrap()).collect();
+    Some((reports, effective_weights(&model)))
+}
+
+/// Runs `whole` on each of `ns` ranks, each with its part of the batch, and compares them with one process. Gives the pairs that were masked.
+fn check(examples: &[Example], whole: &TrainSettings, ns: &[usize]) -> Option<usize> {
+    let expected = run(examples, whole, &Alone)?;
+    ns.iter().for_each(|&n| check_on(n, examples, whole, &expected));
+    Some(expected.0.iter().map(|report| report.stats.n_masked_known).sum())
+}
+
+fn check_on(
+    n: usize,
+    examples: &[Example],
+    whole: &TrainSettings,
+    (expected, expected_weights): &(Vec<StepReport>, Vec<f32>),
+) {
+    let per_rank = match whole.negatives_cross_device {
+        true => TrainSettings { per_device_train_batch_size: whole.per_device_train_batch_size / n, ..whole.clone() },
+        false => TrainSettings { gradient_accumulation_steps: whole.gradient_accumulation_steps / n, ..whole.clone() },
+    };
+    assert_eq!(per_rank.joined(n), *whole);
+    let all = on_ranks(n, |ranks| run(examples, &per_rank, &ranks).unwrap());
+    for (reports, weights) in &all {
+        assert!(*reports == all[0].0 && *weights == all[0].1, "all ranks have the same numbers to the last bit");
+    }
+    let (reports, weights) = &all[0];
+    assert_eq!(reports.len(), expected.len());
+    for (actual, expected) in reports.iter().zip(expected) {
+        assert_close(&[actual.loss], &[expected.loss], LOSS, 0.0);
+        assert_close(&[actual.grad_norm], &[expected.grad_norm], 0.0, GRAD_NORM);
+        let counts = |r: &StepReport| (r.n_tokens, r.stats.n_queries, r.stats.n_negatives, r.stats.n_masked_known);
+        assert_eq!(counts(actual), counts(expected));
+    }
+    assert_close(weights, expected_weights, WEIGHT, 0.0);
+}
+
+/// Epochs of two batches of 12 and one of 6, with the dropout of the model, at a learning rate whose noise is known.
+fn shared(max_steps: usize) -> TrainSettings {
+    TrainSettings {
+        per_device_train_batch_size: 12,
+        negatives_cross_device: true,
+        learning_rate: 1e-4,
+        max_steps: Some(max_steps),
+        ..settings()
+    }
+}
+
+#[test]
+fn ranks_that_share_their_batches_train_as_one_process() {
+    let n_masked = check(&sharing_examples(30), &shared(20), &[1, 2, 3, 4]);
+    assert!(n_masked.is_none_or(|n| n > 0), "known positives are among the passages of other ranks");
+}
+
+#[test]
+fn ranks_with_batches_of_their_own_train_as_one_process_that_accumulates() {
+    for n in [2, 3, 4] {
+        // Of the last step of an epoch some ranks have no batch.
+        let settings = TrainSettings {
+            per_device_train_batch_size: 4,
+            gradient_accumulation_steps: 2 * n,
+            max_steps: Some(4),
+            negatives_cross_device: false,
+            ..shared(4)
+        };
+        check(&sharing_examples(30), &settings, &[n]);
+    }
+}
+
+#[test]
+fn more_ranks_than_texts_have_nothing_to_do_and_change_nothing() {
+    let settings = TrainSettings { per_device_train_batch_size: 4, train_group_size: 1, ..shared(3) };
+    check(&examples(5, 0), &settings, &[4]);
+}
+
+#[test]
+fn whatever_the_loss_and_what_is_trained_ranks_train_as_one_process() {
+    let loss = LossSettings {
+        matryoshka_dims: vec![48, 16],
+        directions: embertune::loss::Directions::Joint,
+        temperature_learning_rate: Some(1e-3),
+        ..LossSettings::default()
+    };
+    check(&sharing_examples(24), &TrainSettings { loss, ..shared(4) }, &[3]);
+    let adaptation = AdaptationSettings { lora_r: Some(4), ..AdaptationSettings::default() };
+    check(&sharing_examples(24), &TrainSettings { adaptation, learning_rate: 1e-3, ..shared(4) }, &[2]);
+    check(
+        &sharing_examples(24),
+        &TrainSettings { optim: OptimizerName::Adafactor, dropout: Some(0.0), ..shared(4) },
+        &[2],
+    );
+}
+
+#[test]
+fn chunks_of_ranks_have_the_gradient_of_the_batch_whatever_is_kept() {
+    let settings = TrainSettings { per_device_train_batch_size: 150, ..shared(1) };
+    let Some(model) = model(&settings) else { return };
+    let long = |mut row: Example| {
+        row.positives[0] += &" the flow of heat in a slip flow".repeat(3);
+        row
+    };
+    let rows: Vec<_> = sharing_examples(150).into_iter().map(long).collect();
+    let set = TrainingSet::new(&model, &rows, Path::new("train.jsonl"), &settings, &Silent).unwrap();
+    let dropout = settings.dropout_rates(model.dropout());
+    let order: Vec<_> = (0..rows.len()).collect();
+    let objective = settings.objective();
+    let gradients = |ranks: Option<&ThreadRank>, kept_tokens| {
+        let model = self::model(&settings).unwrap();
+        let micro = MicroBatch::new(&set, &order, settings.take(dropout, 0));
+        assert!(micro.chunks().len() >= 4, "{} tokens", micro.batch.n_tokens());
+        let pass = Pass { objective: &objective, dropout, weight: 1.0, kept_tokens };
+        let mut gradients = model.parameters().zero_gradients(model.ops());
+        let (loss, _) = match ranks {
+            Some(ranks) => forward_backward_as_rank(&model, &micro, pass, ranks, &mut gradients).unwrap(),
+            None => forward_backward(&model, &micro, pass, &mut gradients),
+        };
+        (loss, gradients.list.iter().map(|g| model.ops().download(g)).collect::<Vec<_>>())
+    };
+    let (loss, expected) = gradients(None, usize::MAX);
+    let [none, all] = [0, usize::MAX].map(|kept| on_ranks(2, |ranks| gradients(Some(&ranks), kept)));
+    assert!(none == all, "memory changes no bit");
+    assert_close(&[none[0].0], &[loss], LOSS, 0.0);
+    for (id, expected) in expected.iter().enumerate() {
+        let sum: Vec<_> = none[0].1[id].iter().zip(&none[1].1[id]).map(|(a, b)| a + b).collect();
+        let largest = expected.iter().fold(0.0_f32, |largest, g| largest.max(g.abs()));
+        assert_close(&sum, expected, ORDER * f64::from(largest) + ZERO, 0.0);
+    }
+}
+
+/// The whole job on `n` ranks, of which each may have other settings. What each gives, and what it said.
+fn train_on(
+    n: usize,
+    settings: impl Fn(usize) -> TrainSettings + Sync,
+    said: impl Fn() -> Said + Sync,
+) -> Vec<(Result<bool>, Vec<String>)> {
+    on_ranks(n, |ranks| {
+        let said = said();
+        let record = train_as_rank(Cpu::new(), &settings(ranks.rank()), &ranks, &said);
+        (record.map(|record| record.is_some()), said.lines())
+    })
+}
+
+/// A run of 6 steps that evaluates, with the best model and checkpoints.
+fn job() -> Option<Job> {
+    let mut job = Job::new()?;
+    job.settings = TrainSettings {
+        per_device_train_batch_size: 4,
+        negatives_cross_device: true,
+        learning_rate: 1e-4,
+        max_steps: Some(6),
+        eval_split: Some(0.34),
+        eval_steps: Some(3),
+        load_best_model_at_end: true,
+        logging_steps: 1,
+        save_steps: 2,
+        ..job.settings
+    };
+    Some(job)
+}
+
+fn losses(job: &Job) -> Vec<f64> {
+    let log = fs::read_to_string(job.output("log.jsonl")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter_map(|line| line["loss"].as_f64()).collect()
+}
+
+/// Of the model after the last step.
+fn last_weights(job: &Job) -> Vec<f32> {
+    let last = job.output("last");
+    effective_weights(&load(if last.is_dir() { &last } else { &job.settings.output_dir }))
+}
+
+/// The same job on `n` ranks, each with its part of the batch.
+fn on(job: &Job, n: usize) -> TrainSettings {
+    let per_device_train_batch_size = job.settings.per_device_train_batch_size / n;
+    TrainSettings { per_device_train_batch_size, ..job.settings.clone() }
+}
+
+#[test]
+fn the_whole_job_gives_one_output_folder_and_goes_on_with_another_number_of_ranks() {
+    let Some(whole) = job() else { return };
+    whole.train().unwrap();
+    let expected = losses(&whole);
+    assert_eq!(expected.len(), 6);
+    let expected_weights = last_weights(&whole);
+
+    let job = job().unwrap();
+    // Any rank may be asked to stop.
+    let stopped = train_on(2, |_| on(&job, 2), || Said::stopping_at(3));
+    for (result, _) in &stopped {
+        assert!(matches!(result, Err(Error::Interrupted { step: 3, .. })), "{result:?}");
+    }
+    let again = |rank| TrainSettings {
+        // Rank 0 alone reads the checkpoint.
+        resume_from_checkpoint: (rank == 0).then_some(Resume::Last),
+        ..on(&job, 4)
+    };
+    let resumed = train_on(4, again, Said::default);
+    let has_record: Vec<_> = resumed.iter().map(|(result, _)| *result.as_ref().unwrap()).collect();
+    assert_eq!(has_record, [true, false, false, false]);
+    assert!(resumed[0].1.iter().any(|line| line.starts_with("note: goes on after step 3")), "{:?}", resumed[0].1);
+    let record: Value = serde_json::from_str(&fs::read_to_string(job.output("run.json")).unwrap()).unwrap();
+    assert_eq!((&record["ranks"], &record["settings"]["per_device_train_batch_size"]), (&4.into(), &1.into()));
+    assert_close(&losses(&job), &expected, LOSS, 0.0);
+    assert_close(&last_weights(&job), &expected_weights, WEIGHT, 0.0);
+
+    // Twice the rows in a step would be another run.
+    let Some(mut other) = self::job() else { return };
+    other.settings.eval_split = None;
+    other.settings.eval_steps = None;
+    other.settings.load_best_model_at_end = false;
+    train_on(2, |_| on(&other, 2), || Said::stopping_at(1));
+    let doubled = TrainSettings { resume_from_checkpoint: Some(Resume::Last), ..on(&other, 2) };
+    let refused = train_on(4, |_| doubled.clone(), Said::default);
+    let error = refused[0].0.as_ref().unwrap_err().to_string();
+    assert!(error.contains("`--per_device_train_batch_size` was 4 and is 8"), "{error}");
+}
+
+#[test]
+fn ranks_that_are_not_at_the_same_run_are_told_what_differs() {
+    let Some(job) = job() else { return };
+    let other = job.root.path().join("other.jsonl");
+    let text = fs::read_to_string(&job.settings.train_data).unwrap();
+    fs::write(&other, text.replacen("answer 3", "answer three", 1)).unwrap();
+    let missing = job.root.path().join("missing.jsonl");
+    type Change<'a> = &'a (dyn Fn(&mut TrainSettings) + Sync);
+    let cases: [(Change<'_>, &str); 4] = [
+        (
+            &|s| s.train_data = other.clone(),
+            "rank 1 on bela: is not at the run of rank 0: the content of `--train_data`",
+        ),
+        (&|s| s.seed = 7, "rank 1 on bela: is not at the run of rank 0: `--seed` on rank 0 is 42 and here is 7"),
+        (&|s| s.negatives_cross_device = false, "`--per_device_train_batch_size` on rank 0 is 4 and here is 2"),
+        (&|s| s.train_data = missing.clone(), "rank 1 on bela: "),
+    ];
+    for (change, problem) in cases {
+        let settings = |rank| {
+            let mut settings = on(&job, 2);
+            if rank == 1 {
+                change(&mut settings);
+            }
+            settings
+        };
+        let refused = train_on(2, settings, Said::default);
+        let error = refused[0].0.as_ref().unwrap_err();
+        assert!(error.to_string().contains(problem), "{error}");
+        assert!(matches!(refused[1].0, Err(Error::Ended)));
+        assert!(!job.settings.output_dir.exists() && !job.output("../out.partial").exists());
+    }
+    let refused = train_on(2, |_| TrainSettings { find_batch_size: true, ..on(&job, 2) }, Said::default);
+    assert!(refused[0].0.as_ref().unwrap_err().to_string().contains("`--find_batch_size` with 2 ranks"));
+}
+
+#[test]
+fn rounds_of_mining_give_all_ranks_the_same_negatives() {
+    let Some(mut whole) = job() else { return };
+    let rounds = |job: &Job| TrainSettings {
+        remine_every: Some(RemineEvery::Steps(2)),
+        eval_split: None,
+        eval_steps: None,
+        load_best_model_at_end: false,
+        ..job.settings.clone()
+    };
+    whole.settings = rounds(&whole);
+    whole.train().unwrap();
+    let mut job = job().unwrap();
+    job.settings = rounds(&job);
+    train_on(2, |_| on(&job, 2), || Said::stopping_at(3));
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let resumed = train_on(2, |_| on(&job, 2), Said::default);
+    assert!(resumed.iter().all(|(result, _)| result.is_ok()));
+    assert_close(&losses(&job), &losses(&whole), LOSS, 0.0);
+    let mined = |job: &Job| fs::read_to_string(job.output("mined-4.jsonl")).unwrap();
+    assert_eq!(mined(&job), mined(&whole));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_on_one_rank_ends_all_with_its_rows() {
+    let Some(job) = job() else { return };
+    let settings = TrainSettings {
+        learning_rate: 1e38,
+        eval_split: None,
+        load_best_model_at_end: false,
+        eval_steps: None,
+        ..on(&job, 2)
+    };
+    for negatives_cross_device in [true, false] {
+        let settings = TrainSettings { negatives_cross_device, overwrite_output_dir: true, ..settings.clone() };
+        let ended = train_on(2, |_| settings.clone(), Said::default);
+        let error = ended[0].0.as_ref().unwrap_err();
+        assert!(error.to_string().contains("step 2: ") && error.hint().is_some(), "{error}");
+        assert!(matches!(ended[1].0, Err(Error::Ended)), "{:?}", ended[1].0);
+    }
+}
