@@ -31,7 +31,7 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
             "save_on_each_node",
             "eval_use_gather_object",
         ],
-        "training runs in one process, so there is nothing to distribute",
+        "mpirun or srun starts the ranks, and there is nothing to set of them",
         "leave it out",
     ),
     (
@@ -291,7 +291,7 @@ mod tests {
         let error = check("train --fsdp=full_shard --deepspeed x.json").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`--fsdp` is not supported: training runs in one process, so there is nothing to distribute"
+            "`--fsdp` is not supported: mpirun or srun starts the ranks, and there is nothing to set of them"
         );
         assert!(check("train --seed deepspeed").is_ok());
         let error = check("train --push_to_hub --seed 1").unwrap_err();
