@@ -8,6 +8,7 @@ use embertune::train::{TrainSettings, dry_run, train};
 
 use super::start_threads;
 use crate::args::TrainArgs;
+use crate::device::{Device, on_device};
 use crate::progress::Display;
 
 /// Runs the command.
@@ -21,22 +22,23 @@ pub fn run(args: &TrainArgs, progress: &Display) -> Result<()> {
              little; a larger batch brings more of them and is faster: try 32",
         );
     }
-    let cpu = args.machine.cpu(args.precision())?;
-    if args.fp16 || args.bf16 == Some(true) && !cpu.multiplies_bf16() {
+    let device = Device::open(&args.machine, args.precision(), progress)?;
+    // The record says what was computed, not what was asked for.
+    let precision = device.precision();
+    if args.fp16 || args.bf16 == Some(true) && precision != Precision::Bf16 {
         let flag = if args.fp16 { "fp16" } else { "bf16" };
         progress.note(&format!(
-            "`--{flag} True`: this CPU does not multiply {flag}, so products are {}",
-            if cpu.multiplies_bf16() { "bf16" } else { "f32" }
+            "`--{flag} True`: {} does not multiply {flag}, so products are {}",
+            if matches!(device, Device::Cpu(_)) { "this CPU" } else { "this build on a GPU" },
+            if precision == Precision::Bf16 { "bf16" } else { "f32" }
         ));
     }
-    // The record says what was computed, not what was asked for.
-    let precision = if cpu.multiplies_bf16() { Precision::Bf16 } else { Precision::Fp32 };
     let settings = TrainSettings { precision, ..settings };
-    if args.dry_run {
-        dry_run(cpu, &settings, progress)?;
+    on_device!(device, |ops| if args.dry_run {
+        dry_run(ops, &settings, progress)?;
     } else {
-        train(cpu, &settings, progress)?;
+        train(ops, &settings, progress)?;
         card::write(&Run::read(&settings.output_dir)?)?;
-    }
+    });
     Ok(())
 }
