@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod device;
 mod diagnostics;
 mod interrupt;
 mod printer;
@@ -32,10 +33,11 @@ fn main() -> ExitCode {
     let done = refused::check(expanded.argv.clone()).and_then(|argv| {
         // Clap itself shows help and usage errors, and exits with 0 or 2.
         let parsed = definition.try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches));
-        commands::run(parsed.unwrap_or_else(|error| {
+        let cli = parsed.unwrap_or_else(|error| {
             say_origin(&error.to_string());
             error.exit()
-        }))
+        });
+        device::watched(|| commands::run(cli))
     });
     done.unwrap_or_else(|error| {
         say_origin(&error.to_string());

@@ -391,6 +391,10 @@ pub trait Ops: Send + Sync {
     fn scale(&self, a: &mut Self::Buf, factor: f32);
     /// Sum of the squares, accumulated in f64 (torch's own f32 norm is off by 7e-5 on tensors of millions of values).
     fn squared_norm(&self, a: &Self::Buf) -> f64;
+    /// [`squared_norm`](Ops::squared_norm) of each buffer. A device that has to be waited for is waited for once.
+    fn squared_norms(&self, bufs: &[&Self::Buf]) -> Vec<f64> {
+        bufs.iter().map(|buf| self.squared_norm(buf)).collect()
+    }
     /// One optimizer step on one tensor: `g = grad_scale * g; w -= lr wd w; m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     /// w -= lr / bc1 * m / (sqrt(v / bc2) + eps)`.
     fn adamw_step(&self, w: &mut Self::Buf, g: &Self::Buf, m: &mut Self::Buf, v: &mut Self::Buf, step: AdamWStep);

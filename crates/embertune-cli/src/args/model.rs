@@ -2,11 +2,11 @@
 
 use clap::Args;
 use embertune::Result;
-use embertune::device::{Emulation, Precision, cpu};
+use embertune::device::{Emulation, Precision};
 use embertune::model::{Overrides, pooling_named};
-use embertune_kernels::cpu::Cpu;
 
 use super::boolean;
+use crate::device::Choice;
 
 /// The model and how to use it.
 #[derive(Args, Debug)]
@@ -73,6 +73,11 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
+    /// What computes: auto (a GPU where this build supports one and it works, else the CPU), cpu, cuda, rocm, vulkan or metal;
+    /// cuda:1 is the second GPU
+    #[arg(long, value_name = "DEVICE", default_value_t = Choice::Auto)]
+    pub device: Choice,
+
     /// How matrix products are computed: auto (bf16 where the CPU multiplies it natively, else f32), fp32 or bf16. Weights,
     /// sums and everything else are f32 with each
     #[arg(long, value_name = "PRECISION", default_value_t = Precision::Auto)]
@@ -84,12 +89,9 @@ pub struct MachineArgs {
 }
 
 impl MachineArgs {
-    /// The device, multiplying in `precision`.
-    ///
-    /// # Errors
-    /// A precision that this machine does not have.
-    pub fn cpu(&self, precision: Precision) -> Result<Cpu> {
-        cpu(precision, if self.allow_emulation { Emulation::Allowed } else { Emulation::Refused })
+    /// What to do where the CPU does not multiply bf16.
+    pub fn emulation(&self) -> Emulation {
+        if self.allow_emulation { Emulation::Allowed } else { Emulation::Refused }
     }
 }
 

@@ -8,9 +8,11 @@ use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repai
 use embertune::data::atomic::{check_writable, write_file};
 use embertune::data::{Columns, Example, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by};
 use embertune::progress::{Progress, Silent};
+use embertune_kernels::cpu::Cpu;
 
 use super::{load_named, start_threads};
 use crate::args::AuditArgs;
+use crate::device::{Device, on_device};
 use crate::diagnostics;
 use crate::printer;
 
@@ -24,17 +26,18 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     let examples = read(&args.data, &columns, progress)?;
     let test = args.test.as_deref().map(|path| read(path, &columns, progress)).transpose()?;
     let pool = args.candidate_pool.as_deref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
-    let model = match &args.model {
-        Some(name) => Some(load_named(name, &args.changes, &args.machine, progress)?),
-        None => None,
-    };
     let [name, test_name] =
         [Some(&args.data), args.test.as_ref()].map(|path| path.map(|path| path.display().to_string()));
     let name = name.unwrap_or_default();
     let source = test.as_deref().zip(test_name.as_deref()).map(|(examples, name)| Source { name, examples });
     let data = Source { name: &name, examples: &examples };
     let input = Input { data, test: source, pool: pool.as_deref() };
-    let mut audit = audit(&input, model.as_ref(), &args.settings(), progress)?;
+    let mut audit = match &args.model {
+        Some(name) => on_device!(Device::open(&args.machine, args.machine.precision, progress)?, |ops| {
+            audit(&input, Some(&load_named(ops, name, &args.changes, progress)?), &args.settings(), progress)?
+        }),
+        None => audit::<Cpu>(&input, None, &args.settings(), progress)?,
+    };
     if args.no_texts {
         audit.leave_out_texts();
     }

@@ -13,6 +13,7 @@ use embertune::{Error, Result};
 use super::test_sets::{self, Evaluator, SAVED_DEPTH};
 use super::{load_named, start_threads};
 use crate::args::EvaluateArgs;
+use crate::device::{Device, on_device};
 use crate::printer::{self, Evaluated};
 
 /// Runs the command.
@@ -48,12 +49,14 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
         evaluated.sets.push((set.name.clone(), Evaluation::of(set, &args.cutoffs)?));
     }
     if pairs.is_some() || triplets.is_some() {
-        let model = load_named(&evaluated.model, &args.changes, &args.machine, progress)?;
-        evaluated.pairs =
-            pairs.map(|pairs| evaluate_pairs(&model, &pairs, args.embedding.batch_size, progress)).transpose()?;
-        evaluated.triplets = triplets
-            .map(|triplets| evaluate_triplets(&model, &triplets, args.embedding.batch_size, progress))
-            .transpose()?;
+        on_device!(Device::open(&args.machine, args.machine.precision, progress)?, |ops| {
+            let model = load_named(ops, &evaluated.model, &args.changes, progress)?;
+            evaluated.pairs =
+                pairs.map(|pairs| evaluate_pairs(&model, &pairs, args.embedding.batch_size, progress)).transpose()?;
+            evaluated.triplets = triplets
+                .map(|triplets| evaluate_triplets(&model, &triplets, args.embedding.batch_size, progress))
+                .transpose()?;
+        });
     }
     save(args, &evaluated.model, results)?;
     if args.json { printer::evaluation_json(&evaluated) } else { printer::evaluation_table(&evaluated) }

@@ -8,16 +8,18 @@ use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorS
 use embertune::model::EmbeddingModel;
 use embertune::progress::Progress;
 use embertune::{Error, Result};
+use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
 
 use super::{load_named, start_threads};
 use crate::args::MineArgs;
+use crate::device::{Device, on_device};
 
 /// Runs the command.
 pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     start_threads(&args.machine)?;
     if args.use_gpu_for_searching {
-        progress.note("`--use_gpu_for_searching`: this build has no GPU support, the search runs on the CPU");
+        progress.note("`--use_gpu_for_searching`: the search runs on the CPU");
     }
     let settings = args.settings();
     settings.check()?;
@@ -40,9 +42,14 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
-    let model = model(args, &settings, progress)?;
     let cache = args.embedding.cache();
-    let mined = mine(vectors(args, model.as_ref(), cache.as_ref())?, rows, pool, &review, &settings, progress)?;
+    let mined = match model_name(args, &settings, progress) {
+        Some(name) => on_device!(Device::open(&args.machine, args.machine.precision, progress)?, |ops| {
+            let model = load_named(ops, name, &args.model_changes, progress)?;
+            mine(vectors(args, Some(&model), cache.as_ref())?, rows, pool, &review, &settings, progress)?
+        }),
+        None => mine(vectors::<Cpu>(args, None, cache.as_ref())?, rows, pool, &review, &settings, progress)?,
+    };
     output::write(&args.output_file, &mined, args.output_format.into(), settings.n_negatives, progress)?;
     write_review(args, review, &mined, progress)?;
     let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();
@@ -55,24 +62,20 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     Ok(())
 }
 
-/// The model, where one is needed and named.
-fn model(args: &MineArgs, settings: &MineSettings, progress: &dyn Progress) -> Result<Option<EmbeddingModel<Cpu>>> {
+/// The name of the model, where one is needed and named.
+fn model_name<'a>(args: &'a MineArgs, settings: &MineSettings, progress: &dyn Progress) -> Option<&'a str> {
     let is_needed = args.query_vectors.is_none() && settings.ranking != Ranking::Bm25;
-    match &args.model_name_or_path {
-        Some(name) if is_needed => load_named(name, &args.model_changes, &args.machine, progress).map(Some),
-        Some(_) => {
-            progress.note("the model is not needed, and not loaded");
-            Ok(None)
-        }
-        None => Ok(None),
+    if args.model_name_or_path.is_some() && !is_needed {
+        progress.note("the model is not needed, and not loaded");
     }
+    args.model_name_or_path.as_deref().filter(|_| is_needed)
 }
 
-fn vectors<'a>(
+fn vectors<'a, O: Ops>(
     args: &MineArgs,
-    model: Option<&'a EmbeddingModel<Cpu>>,
+    model: Option<&'a EmbeddingModel<O>>,
     cache: Option<&'a VectorCache>,
-) -> Result<VectorSource<'a, Cpu>> {
+) -> Result<VectorSource<'a, O>> {
     Ok(match (model, &args.query_vectors, &args.passage_vectors) {
         (Some(model), ..) => match cache {
             Some(cache) => VectorSource::Cached(model, cache),

@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use embertune::model::{EmbeddingModel, resolve};
 use embertune::progress::Progress;
 use embertune::{Error, Result};
-use embertune_kernels::cpu::Cpu;
+use embertune_kernels::Ops;
 
-use crate::args::{Cli, Command, MachineArgs, ModelArgs, ModelChangeArgs};
+use crate::args::{Cli, Command, MachineArgs, ModelChangeArgs};
 use crate::progress::Display;
 use ranks::Ranks;
 
@@ -60,20 +60,15 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Finds and reads the model that the flags name.
-fn load(args: &ModelArgs, machine: &MachineArgs, progress: &dyn Progress) -> Result<EmbeddingModel<Cpu>> {
-    load_named(&args.model_name_or_path, &args.changes, machine, progress)
-}
-
 /// Finds and reads a model by its name.
-fn load_named(
+fn load_named<O: Ops>(
+    ops: O,
     name: &str,
     changes: &ModelChangeArgs,
-    machine: &MachineArgs,
     progress: &dyn Progress,
-) -> Result<EmbeddingModel<Cpu>> {
+) -> Result<EmbeddingModel<O>> {
     let folder = resolve(name, progress)?;
-    EmbeddingModel::load(machine.cpu(machine.precision)?, &folder, &changes.overrides()?, progress)
+    EmbeddingModel::load(ops, &folder, &changes.overrides()?, progress)
 }
 
 /// Sets up the threads that all later work of this process runs on.

@@ -9,6 +9,7 @@ use embertune::progress::Progress;
 
 use super::start_threads;
 use crate::args::ScoreArgs;
+use crate::device::{Device, on_device};
 
 /// Runs the command.
 pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> Result<()> {
@@ -18,16 +19,18 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> Result<()> {
     check_writable(&args.output_file)?;
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
-    let cpu = args.machine.cpu(args.machine.precision)?;
+    let device = Device::open(&args.machine, args.machine.precision, progress)?;
     let folder = resolve(&args.model_name_or_path, progress)?;
-    let teacher = CrossEncoder::load(cpu, &folder, args.max_seq_length, args.activation_fn, progress)?;
-    if args.activation_fn.is_none() && teacher.activation() == ScoreActivation::Sigmoid {
-        progress.note(
-            "scores go through a sigmoid, as the model's folder has it: losses of distillation mostly want them as they are, \
-             `--activation_fn identity`",
-        );
-    }
-    let scored = score_rows(&teacher, rows, &settings, progress)?;
+    let scored = on_device!(device, |ops| {
+        let teacher = CrossEncoder::load(ops, &folder, args.max_seq_length, args.activation_fn, progress)?;
+        if args.activation_fn.is_none() && teacher.activation() == ScoreActivation::Sigmoid {
+            progress.note(
+                "scores go through a sigmoid, as the model's folder has it: losses of distillation mostly want them as they are, \
+                 `--activation_fn identity`",
+            );
+        }
+        score_rows(&teacher, rows, &settings, progress)?
+    });
     output::write_scored(&args.output_file, &scored)?;
     let n_rows = scored.rows.len();
     if scored.n_negatives > 0 {

@@ -10,6 +10,7 @@ use embertune::{Error, Result};
 
 use super::load_named;
 use crate::args::{MachineArgs, ModelChangeArgs, TestSetArgs};
+use crate::device::{Device, on_device};
 
 /// Rankings that may be saved are at least this deep, so that they serve for other metrics later.
 pub const SAVED_DEPTH: usize = 100;
@@ -75,9 +76,10 @@ impl Evaluator<'_> {
     /// The results of a model on each of `sets`.
     pub fn results(&self, model: &str, sets: &[TestSet]) -> Result<Vec<SetResults>> {
         let progress = self.progress;
-        let model = load_named(model, self.changes, self.machine, progress)?;
-        sets.iter()
-            .map(|set| Ok(SetResults::new(set, retrieve(&model, set, self.depth, self.embedding, progress)?, progress)))
-            .collect()
+        on_device!(Device::open(self.machine, self.machine.precision, progress)?, |ops| {
+            let model = load_named(ops, model, self.changes, progress)?;
+            let retrieve = |set: &TestSet| retrieve(&model, set, self.depth, self.embedding, progress);
+            sets.iter().map(|set| Ok(SetResults::new(set, retrieve(set)?, progress))).collect()
+        })
     }
 }

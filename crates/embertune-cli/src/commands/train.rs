@@ -8,6 +8,7 @@ use embertune::train::{Observer, TrainSettings, dry_run_as_rank, train_as_rank};
 
 use super::start_threads;
 use crate::args::TrainArgs;
+use crate::device::{Device, on_device};
 use crate::progress::{Display, Quiet};
 
 /// Runs the command as one of `ranks`, of which the first shows what happens.
@@ -22,21 +23,22 @@ pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Res
              little; a larger batch brings more of them and is faster: try 32",
         );
     }
-    let cpu = args.machine.cpu(args.precision())?;
-    if args.fp16 || args.bf16 == Some(true) && !cpu.multiplies_bf16() {
+    let device = Device::open(&args.machine, args.precision(), progress)?;
+    // The record says what was computed, not what was asked for.
+    let precision = device.precision();
+    if args.fp16 || args.bf16 == Some(true) && precision != Precision::Bf16 {
         let flag = if args.fp16 { "fp16" } else { "bf16" };
         progress.note(&format!(
-            "`--{flag} True`: this CPU does not multiply {flag}, so products are {}",
-            if cpu.multiplies_bf16() { "bf16" } else { "f32" }
+            "`--{flag} True`: {} does not multiply {flag}, so products are {}",
+            if matches!(device, Device::Cpu(_)) { "this CPU" } else { "this build on a GPU" },
+            if precision == Precision::Bf16 { "bf16" } else { "f32" }
         ));
     }
-    // The record says what was computed, not what was asked for.
-    let precision = if cpu.multiplies_bf16() { Precision::Bf16 } else { Precision::Fp32 };
     let settings = TrainSettings { precision, ..settings };
-    if args.dry_run {
-        dry_run_as_rank(cpu, &settings, ranks, progress)?;
-    } else if train_as_rank(cpu, &settings, ranks, progress)?.is_some() {
+    on_device!(device, |ops| if args.dry_run {
+        dry_run_as_rank(ops, &settings, ranks, progress)?;
+    } else if train_as_rank(ops, &settings, ranks, progress)?.is_some() {
         card::write(&Run::read(&settings.output_dir)?)?;
-    }
+    });
     Ok(())
 }

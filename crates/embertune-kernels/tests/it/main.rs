@@ -2,3 +2,4 @@
 
 mod cpu_against_reference;
 mod reference;
+mod scenarios;

@@ -7,7 +7,7 @@ use crate::model::Gradients;
 /// The L2 norm of all gradients together, accumulated in f64 (torch's own f32 norm is up to 7e-5 too small on tensors of
 /// millions of values).
 pub fn global_norm<O: Ops>(ops: &O, gradients: &Gradients<O>) -> f64 {
-    gradients.list.iter().map(|g| ops.squared_norm(g)).sum::<f64>().sqrt()
+    ops.squared_norms(&gradients.list.iter().collect::<Vec<_>>()).iter().sum::<f64>().sqrt()
 }
 
 /// The factor on every gradient that brings a norm of `norm` down to `max_norm`: `min(1, max_norm / (norm + 1e-6))`.

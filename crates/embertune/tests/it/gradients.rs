@@ -57,7 +57,7 @@ fn gradients_of_other_architectures_equal_pytorch_by_name() {
     }
 }
 
-fn check_tiny<O: Ops>(ops: O, set: &str, json: &Value, name: &str, pooling: Pooling, pooling_name: &str) {
+pub fn check_tiny<O: Ops>(ops: O, set: &str, json: &Value, name: &str, pooling: Pooling, pooling_name: &str) {
     let Some(tensors) = golden::tensors(&format!("{set}.safetensors")) else { return };
     let Some(folder) = golden::golden(name) else { return };
     let case = format!("{name}/{pooling_name}");

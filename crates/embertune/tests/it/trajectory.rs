@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::golden;
 
 /// How far a run may be from PyTorch's. Values and noise: golden README.
-struct Tolerance {
+pub struct Tolerance {
     /// Of a loss, absolute.
     loss: f64,
     /// Of a gradient norm, relative.
@@ -25,17 +25,17 @@ struct Tolerance {
 }
 
 /// Two correct runs differ by 7e-6, 1.2e-5 and 6e-5.
-const TINY: Tolerance = Tolerance { loss: 3e-5, grad_norm: 5e-5, weight: 2e-4 };
+pub const TINY: Tolerance = Tolerance { loss: 3e-5, grad_norm: 5e-5, weight: 2e-4 };
 /// The final weights of two correct runs of six steps differ by 1.2e-5.
 const TINY_ACCUMULATED: Tolerance = Tolerance { weight: 6e-5, ..TINY };
 /// Noise 1.5e-6 and 1.1e-5; torch's own float32 norm is 7e-5 too small on this model.
-const REAL: Tolerance = Tolerance { loss: 2e-5, grad_norm: 2e-4, weight: f64::NAN };
+pub const REAL: Tolerance = Tolerance { loss: 2e-5, grad_norm: 2e-4, weight: f64::NAN };
 /// Products of bf16 against PyTorch in f32: measured 3.3e-3 and 2.3e-2 (2026-11-23), with room for another order of sums.
 const REAL_BF16: Tolerance = Tolerance { loss: 7e-3, grad_norm: 4e-2, weight: f64::NAN };
 /// Measured 7.1e-4.
 const EMBEDDING_BF16: f64 = 1.5e-3;
 /// Of an embedding after the training, absolute; noise 7e-7.
-const EMBEDDING: f64 = 1e-5;
+pub const EMBEDDING: f64 = 1e-5;
 /// Of the final weights at most this share may be further off than [`FAR`].
 const FAR_SHARE: f64 = 1e-4;
 const FAR: f64 = 2e-5;
@@ -164,7 +164,7 @@ fn check_weights<O: Ops>(model: &EmbeddingModel<O>, name: &str, run: &Value, wei
     assert!(n_far as f64 <= FAR_SHARE * n_values as f64, "{n_far} of {n_values} weights are off by more than {FAR:e}");
 }
 
-fn check_tiny<O: Ops>(ops: O, name: &str, tolerance: &Tolerance) {
+pub fn check_tiny<O: Ops>(ops: O, name: &str, tolerance: &Tolerance) {
     let (Some(json), Some(tensors)) = (golden::json("trajectory.json"), golden::tensors("trajectory.safetensors"))
     else {
         return;
@@ -285,7 +285,7 @@ fn ten_steps_of_minilm_in_bf16_follow_pytorch() {
     }
 }
 
-fn check_minilm<O: Ops>(ops: O, tolerance: &Tolerance, embedding: f64) {
+pub fn check_minilm<O: Ops>(ops: O, tolerance: &Tolerance, embedding: f64) {
     let (Some(json), Some(tensors)) = (golden::json("trajectory.json"), golden::tensors("trajectory.safetensors"))
     else {
         return;

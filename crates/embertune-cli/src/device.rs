@@ -1,0 +1,230 @@
+//! The device that a command computes on: `--device`, what of it this build has, and the one place where its type is chosen. The library is
+//! generic over it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use embertune::device::{Precision, cpu};
+use embertune::progress::Progress;
+use embertune::{Error, Result};
+use embertune_kernels::cpu::Cpu;
+
+use crate::args::MachineArgs;
+
+/// A kind of device, by the feature that a build needs for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Cuda,
+    Rocm,
+    Vulkan,
+    Metal,
+}
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// A GPU where there is one, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    /// A GPU, and which of several.
+    Gpu(Kind, Option<usize>),
+}
+
+impl Kind {
+    const ALL: [(&str, Kind); 4] =
+        [("cuda", Kind::Cuda), ("rocm", Kind::Rocm), ("vulkan", Kind::Vulkan), ("metal", Kind::Metal)];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let unknown = || "expected auto, cpu, cuda, rocm, vulkan or metal; cuda:1 is the second GPU".to_string();
+        let (name, number) = match text.split_once(':') {
+            Some((name, number)) => (name, Some(number.parse().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        match (name, number) {
+            ("auto", None) => Ok(Choice::Auto),
+            ("cpu", None) => Ok(Choice::Cpu),
+            _ => {
+                let kind = Kind::ALL.iter().find(|(known, _)| *known == name).ok_or_else(unknown)?.1;
+                Ok(Choice::Gpu(kind, number))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Auto => f.write_str("auto"),
+            Choice::Cpu => f.write_str("cpu"),
+            Choice::Gpu(kind, None) => f.write_str(kind.name()),
+            Choice::Gpu(kind, Some(number)) => write!(f, "{}:{number}", kind.name()),
+        }
+    }
+}
+
+/// A device, ready to compute. [`on_device`] is the way to it.
+pub enum Device {
+    Cpu(Cpu),
+    #[cfg(feature = "cuda")]
+    Cuda(embertune_gpu::Gpu<embertune_gpu::Cuda>),
+    #[cfg(feature = "rocm")]
+    Rocm(embertune_gpu::Gpu<embertune_gpu::Rocm>),
+    #[cfg(any(feature = "vulkan", feature = "metal"))]
+    Wgpu(embertune_gpu::Gpu<embertune_gpu::Wgpu>),
+}
+
+/// Does the work with the operations of a [`Device`], whatever their type is.
+macro_rules! on_device {
+    ($device:expr, |$ops:ident| $work:expr) => {
+        match $device {
+            $crate::device::Device::Cpu($ops) => $work,
+            #[cfg(feature = "cuda")]
+            $crate::device::Device::Cuda($ops) => $work,
+            #[cfg(feature = "rocm")]
+            $crate::device::Device::Rocm($ops) => $work,
+            #[cfg(any(feature = "vulkan", feature = "metal"))]
+            $crate::device::Device::Wgpu($ops) => $work,
+        }
+    };
+}
+pub(crate) use on_device;
+
+impl Device {
+    /// The device that the flags ask for, multiplying in `precision`.
+    ///
+    /// # Errors
+    /// A device that this build or this machine does not have, or a precision that the device does not have.
+    pub fn open(args: &MachineArgs, precision: Precision, progress: &dyn Progress) -> Result<Device> {
+        let gpu = match args.device {
+            Choice::Cpu => None,
+            // GPUs do not multiply bf16 yet.
+            Choice::Auto => (precision != Precision::Bf16).then(any_gpu).flatten(),
+            Choice::Gpu(..) if precision == Precision::Bf16 => {
+                return Err(Error::Setting {
+                    problem: format!("`--precision bf16` with `--device {}`: on GPUs products are f32", args.device),
+                    hint: Some("use `--precision fp32`, or `--device cpu`".into()),
+                });
+            }
+            Choice::Gpu(kind, number) => Some((kind, open(kind, number)?)),
+        };
+        match gpu {
+            Some((kind, device)) => {
+                progress.note(&format!("computing on a GPU, by {}", kind.name()));
+                Ok(device)
+            }
+            None => Ok(Device::Cpu(cpu(precision, args.emulation())?)),
+        }
+    }
+
+    /// How it multiplies.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Device::Cpu(cpu) if cpu.multiplies_bf16() => Precision::Bf16,
+            _ => Precision::Fp32,
+        }
+    }
+}
+
+/// The first GPU of this build that works. A processor that plays a GPU is none: the CPU's own kernels are faster.
+fn any_gpu() -> Option<(Kind, Device)> {
+    let devices = Kind::ALL.iter().filter_map(|&(_, kind)| Some((kind, open(kind, None).ok()?)));
+    devices.into_iter().find(|(_, device)| match device {
+        #[cfg(any(feature = "vulkan", feature = "metal"))]
+        Device::Wgpu(gpu) => !gpu.is_software(),
+        _ => true,
+    })
+}
+
+fn open(kind: Kind, number: Option<usize>) -> Result<Device> {
+    let name = Choice::Gpu(kind, number);
+    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    let failed = |error: embertune_gpu::Unavailable| Error::Setting {
+        problem: format!("`--device {name}`: no such device works here: {error}"),
+        hint: Some(format!("{}; or use `--device cpu`", needed(kind))),
+    };
+    match kind {
+        #[cfg(feature = "cuda")]
+        Kind::Cuda => embertune_gpu::cuda(number.unwrap_or(0)).map(Device::Cuda).map_err(failed),
+        #[cfg(feature = "rocm")]
+        Kind::Rocm => embertune_gpu::rocm(number.unwrap_or(0)).map(Device::Rocm).map_err(failed),
+        #[cfg(feature = "vulkan")]
+        Kind::Vulkan => embertune_gpu::wgpu(number).map(Device::Wgpu).map_err(failed),
+        #[cfg(feature = "metal")]
+        Kind::Metal => embertune_gpu::wgpu(number).map(Device::Wgpu).map_err(failed),
+        #[allow(unreachable_patterns)]
+        _ => Err(Error::Setting {
+            problem: format!("`--device {name}`: this build has no support for it"),
+            hint: Some(format!(
+                "build with `cargo build --release -p embertune-cli --features {}`, or use `--device cpu`",
+                kind.name()
+            )),
+        }),
+    }
+}
+
+/// Does the work of a command; where a GPU fails in the midst of it, that is an error like others.
+pub fn watched<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    {
+        use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let failed = panic.downcast::<embertune_gpu::Unavailable>().unwrap_or_else(|other| resume_unwind(other));
+            Err(Error::Setting {
+                problem: format!("the GPU failed: {failed}"),
+                hint: Some(
+                    "where its memory is full: a smaller `--per_device_train_batch_size`, `--batch_size` or \
+                     `--passage_max_len`, or `--device cpu`; a training goes on with `--resume_from_checkpoint`"
+                        .into(),
+                ),
+            })
+        })
+    }
+    #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal")))]
+    work()
+}
+
+/// What a kind of device needs on the machine.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+fn needed(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Cuda => {
+            "it takes NVIDIA's driver (`nvidia-smi` lists the GPUs) and CUDA's NVRTC library with its headers"
+        }
+        Kind::Rocm => "it takes AMD's driver and ROCm (`rocminfo` lists the GPUs)",
+        Kind::Vulkan => "it takes a Vulkan driver (`vulkaninfo --summary` lists the devices)",
+        Kind::Metal => "it takes a Mac",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices_are_read_and_written_alike() {
+        for name in ["auto", "cpu", "cuda", "cuda:1", "rocm", "vulkan:0", "metal"] {
+            assert_eq!(name.parse::<Choice>().unwrap().to_string(), name);
+        }
+        for wrong in ["gpu", "cpu:0", "cuda:", "cuda:-1", "auto:1", ""] {
+            assert!(wrong.parse::<Choice>().is_err(), "{wrong}");
+        }
+    }
+
+    #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal")))]
+    #[test]
+    fn a_build_without_gpus_says_how_to_build_one_with_them() {
+        let error = open(Kind::Cuda, Some(1)).err().expect("an error");
+        assert!(error.to_string().contains("`--device cuda:1`"), "{error}");
+        assert!(error.hint().unwrap().contains("--features cuda"));
+        assert!(any_gpu().is_none());
+    }
+}
