@@ -1,7 +1,7 @@
 //! [`Gpu`]: a device, opened and tried.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use burn_cubecl::CubeRuntime;
 use burn_tensor::backend::Backend as _;
@@ -132,15 +132,16 @@ impl Gpu<Wgpu> {
     }
 }
 
-/// What `attempt` gives, or the message with which it panics: the runtimes panic where a driver is missing.
+/// What `attempt` gives, or the first message with which it panics: the runtimes panic where a driver is missing, and in a thread of their own.
 fn quietly<T>(attempt: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let first = Arc::new(OnceLock::new());
+    let seen = Arc::clone(&first);
     // Nothing is to be seen of the panic; this runs before anything else computes.
     let hook = take_hook();
-    set_hook(Box::new(|_| {}));
+    set_hook(Box::new(move |panic| {
+        let _ = seen.set(panic.payload_as_str().unwrap_or("the driver does not say why").to_string());
+    }));
     let outcome = catch_unwind(AssertUnwindSafe(attempt));
     set_hook(hook);
-    outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(text.unwrap_or("the driver does not say why").to_string())
-    })
+    outcome.unwrap_or_else(|_| Err(first.get().cloned().unwrap_or_else(|| "the driver does not say why".into())))
 }

@@ -39,7 +39,6 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
             "no_cuda",
             "use_cpu",
             "use_mps_device",
-            "device",
             "tf32",
             "torch_compile",
             "torch_compile_backend",
@@ -48,7 +47,7 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
             "use_liger_kernel",
             "liger_kernel_config",
         ],
-        "it chooses how PyTorch computes; this program always computes on the CPU, in f32",
+        "it chooses how PyTorch computes; here `--device` and `--precision` do",
         "leave it out",
     ),
     (
