@@ -297,6 +297,46 @@ fn add_bias_gradient<R: CubeRuntime>(
     );
 }
 
+/// The text, the head and the position within the text of a row of `[n_texts, heads, len]`.
+#[cube]
+fn place(row: usize, texts: &Array<u32>, heads: usize, len: usize) -> (usize, usize, usize) {
+    (texts[row / len / heads] as usize, row / len % heads, row % len)
+}
+
+/// What is added to the score of query `i` and key `j`.
+#[cube]
+fn bias(
+    table: &Array<f32>,
+    bucket_of: &Array<u32>,
+    heads: usize,
+    max_len: usize,
+    head: usize,
+    i: usize,
+    j: usize,
+    #[comptime] is_biased: bool,
+) -> f32 {
+    if is_biased { table[bucket_of[j + max_len - 1 - i] as usize * heads + head] } else { 0.0f32.runtime() }
+}
+
+/// What a probability is multiplied by: `row` and `column` of the mask of its text.
+#[cube]
+fn mask(
+    key_words: &Array<u32>,
+    text: usize,
+    site: u32,
+    row: usize,
+    column: usize,
+    threshold: u32,
+    scale: f32,
+    #[comptime] drops: bool,
+) -> f32 {
+    if drops {
+        factor(key_words[2 * text], key_words[2 * text + 1], site, row as u32, column as u32, threshold, scale)
+    } else {
+        1.0f32.runtime()
+    }
+}
+
 /// `y[text, head, i, c]`: of the flat `x`, zeros where the text has no token `i`.
 #[cube(launch)]
 fn pad_heads(
@@ -311,11 +351,8 @@ fn pad_heads(
     offset: usize,
 ) {
     if ABSOLUTE_POS < y.len() {
+        let (text, head, i) = place(ABSOLUTE_POS / head_dim, texts, heads, len);
         let c = ABSOLUTE_POS % head_dim;
-        let row = ABSOLUTE_POS / head_dim;
-        let i = row % len;
-        let head = row / len % heads;
-        let text = texts[row / len / heads] as usize;
         let token = starts[text] as usize + i;
         let mut value = 0.0f32;
         if token < starts[text + 1] as usize {
@@ -340,11 +377,8 @@ fn unpad_heads(
     scale: f32,
 ) {
     if ABSOLUTE_POS < x.len() {
+        let (text, head, i) = place(ABSOLUTE_POS / head_dim, texts, heads, len);
         let c = ABSOLUTE_POS % head_dim;
-        let row = ABSOLUTE_POS / head_dim;
-        let i = row % len;
-        let head = row / len % heads;
-        let text = texts[row / len / heads] as usize;
         let token = starts[text] as usize + i;
         if token < starts[text + 1] as usize {
             y[token * stride + offset + head * head_dim + c] = scale * x[ABSOLUTE_POS];
@@ -367,17 +401,12 @@ fn biased_scores(
     #[comptime] is_biased: bool,
 ) {
     if ABSOLUTE_POS < scores.len() {
+        let (text, head, i) = place(ABSOLUTE_POS / len, texts, heads, len);
         let j = ABSOLUTE_POS % len;
-        let i = ABSOLUTE_POS / len % len;
-        let head = ABSOLUTE_POS / len / len % heads;
-        let text = texts[ABSOLUTE_POS / len / len / heads] as usize;
         let text_len = (starts[text + 1] - starts[text]) as usize;
         let mut score = CUT_OFF.runtime();
         if i < text_len && j < text_len {
-            score = scale * scores[ABSOLUTE_POS];
-            if is_biased {
-                score += table[bucket_of[j + max_len - 1 - i] as usize * heads + head];
-            }
+            score = scale * scores[ABSOLUTE_POS] + bias(table, bucket_of, heads, max_len, head, i, j, is_biased);
         }
         scores[ABSOLUTE_POS] = score;
     }
@@ -402,23 +431,17 @@ fn dropped_probs(
     #[comptime] drops: bool,
 ) {
     if ABSOLUTE_POS < exps.len() {
-        let j = ABSOLUTE_POS % len;
         let row = ABSOLUTE_POS / len;
-        let i = row % len;
-        let head = row / len % heads;
-        let text = texts[row / len / heads] as usize;
+        let (text, head, i) = place(row, texts, heads, len);
+        let j = ABSOLUTE_POS % len;
         let start = starts[text] as usize;
         let text_len = starts[text + 1] as usize - start;
         if j == 0 && i < text_len {
             lse[head * n_tokens + start + i] = max[row] + sum[row].ln();
         }
-        let mut prob = exps[ABSOLUTE_POS] / sum[row];
-        if drops {
-            let of_text = (head * text_len + i) as u32;
-            let (low, high) = (key_words[2 * text], key_words[2 * text + 1]);
-            prob *= factor(low, high, site, of_text, j as u32, threshold, drop_scale);
-        }
-        exps[ABSOLUTE_POS] = prob;
+        let of_text = head * text_len + i;
+        exps[ABSOLUTE_POS] =
+            exps[ABSOLUTE_POS] / sum[row] * mask(key_words, text, site, of_text, j, threshold, drop_scale, drops);
     }
 }
 
@@ -446,27 +469,17 @@ fn score_gradient(
     #[comptime] drops: bool,
 ) {
     if ABSOLUTE_POS < scores.len() {
+        let (text, head, i) = place(ABSOLUTE_POS / len, texts, heads, len);
         let j = ABSOLUTE_POS % len;
-        let row = ABSOLUTE_POS / len;
-        let i = row % len;
-        let head = row / len % heads;
-        let text = texts[row / len / heads] as usize;
         let start = starts[text] as usize;
         let text_len = starts[text + 1] as usize - start;
         let mut dropped_prob = 0.0f32;
         let mut d_score = 0.0f32;
         if i < text_len && j < text_len {
-            let mut score = scale * scores[ABSOLUTE_POS];
-            if is_biased {
-                score += table[bucket_of[j + max_len - 1 - i] as usize * heads + head];
-            }
+            let score = scale * scores[ABSOLUTE_POS] + bias(table, bucket_of, heads, max_len, head, i, j, is_biased);
             let prob = (score - lse[head * n_tokens + start + i]).exp();
-            let mut mask = 1.0f32;
-            if drops {
-                let of_text = (head * text_len + i) as u32;
-                let (low, high) = (key_words[2 * text], key_words[2 * text + 1]);
-                mask = factor(low, high, site, of_text, j as u32, threshold, drop_scale);
-            }
+            let of_text = head * text_len + i;
+            let mask = mask(key_words, text, site, of_text, j, threshold, drop_scale, drops);
             dropped_prob = prob * mask;
             // probs = softmax(scores)
             d_score = prob * (mask * d_probs[ABSOLUTE_POS] - along[(start + i) * heads + head]);

@@ -134,8 +134,9 @@ impl<R: CubeRuntime> Ops for Gpu<R> {
         w: Weight<'_, Self>,
         grads: Option<LinearGrads<'_, Buffer<R>>>,
     ) -> Buffer<R> {
-        // y = linear(act(x))
-        let d_active = self.linear_backward(d_y, &self.activation_forward(x, act), w, grads);
+        // y = linear(act(x)); only the gradient of the weight reads act(x).
+        let active = grads.as_ref().map(|_| self.activation_forward(x, act));
+        let d_active = self.linear_backward(d_y, active.as_ref().unwrap_or(x), w, grads);
         self.activation_backward(&d_active, x, act)
     }
 

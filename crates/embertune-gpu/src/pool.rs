@@ -7,30 +7,6 @@ use embertune_kernels::ops::{Pooling, Ragged};
 use crate::Gpu;
 use crate::tensors::{Buffer, array, index_array, written};
 
-/// The poolings as kernels know them.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Cls,
-    Mean,
-    Max,
-    MeanSqrtLen,
-    WeightedMean,
-    LastToken,
-}
-
-impl From<Pooling> for Kind {
-    fn from(pooling: Pooling) -> Self {
-        match pooling {
-            Pooling::Cls => Kind::Cls,
-            Pooling::Mean => Kind::Mean,
-            Pooling::Max => Kind::Max,
-            Pooling::MeanSqrtLen => Kind::MeanSqrtLen,
-            Pooling::WeightedMean => Kind::WeightedMean,
-            Pooling::LastToken => Kind::LastToken,
-        }
-    }
-}
-
 /// `x`: `[n_tokens, width]`; returns `[n_texts, width]`.
 pub(crate) fn pool_forward<R: CubeRuntime>(
     gpu: &Gpu<R>,
@@ -53,7 +29,7 @@ pub(crate) fn pool_forward<R: CubeRuntime>(
             index_array(&gpu.indices(skip.iter().copied())),
             written(&y),
             width,
-            pooling.into(),
+            pooling,
         );
     }
     y
@@ -84,7 +60,7 @@ pub(crate) fn pool_backward<R: CubeRuntime>(
             index_array(&gpu.indices(skip.iter().copied())),
             written(&d_x),
             width,
-            pooling.into(),
+            pooling,
         );
     }
     d_x
@@ -107,19 +83,19 @@ fn forward(
     skip: &Array<u32>,
     y: &mut Array<f32>,
     width: usize,
-    #[comptime] kind: Kind,
+    #[comptime] pooling: Pooling,
 ) {
     if ABSOLUTE_POS < y.len() {
         let text = ABSOLUTE_POS / width;
         let column = ABSOLUTE_POS % width;
         let first = (starts[text] + skip[text]) as usize;
         let end = starts[text + 1] as usize;
-        if comptime!(kind == Kind::Max) {
+        if comptime!(pooling == Pooling::Max) {
             y[ABSOLUTE_POS] = x[largest(x, first, end, column, width) * width + column];
         } else {
             let mut sum = 0.0f32;
             for token in first..end {
-                sum += weight(token, first, end, skip[text], kind) * x[token * width + column];
+                sum += weight(token, first, end, skip[text], pooling) * x[token * width + column];
             }
             y[ABSOLUTE_POS] = sum;
         }
@@ -135,7 +111,7 @@ fn backward(
     skip: &Array<u32>,
     d_x: &mut Array<f32>,
     width: usize,
-    #[comptime] kind: Kind,
+    #[comptime] pooling: Pooling,
 ) {
     if ABSOLUTE_POS < d_y.len() {
         let text = ABSOLUTE_POS / width;
@@ -147,14 +123,14 @@ fn backward(
             d_x[token * width + column] = 0.0f32;
         }
         // y = sum of weight * x
-        if comptime!(kind == Kind::Max) {
+        if comptime!(pooling == Pooling::Max) {
             let chosen = largest(x, first, end, column, width);
             for token in first..end {
                 d_x[token * width + column] = select(token == chosen, d_y[ABSOLUTE_POS], 0.0f32);
             }
         } else {
             for token in first..end {
-                d_x[token * width + column] = weight(token, first, end, skip[text], kind) * d_y[ABSOLUTE_POS];
+                d_x[token * width + column] = weight(token, first, end, skip[text], pooling) * d_y[ABSOLUTE_POS];
             }
         }
     }
@@ -177,15 +153,15 @@ fn largest(x: &Array<f32>, first: usize, end: usize, column: usize, width: usize
 
 /// The weight of a token of those from `first` to `end`.
 #[cube]
-fn weight(token: usize, first: usize, end: usize, skip: u32, #[comptime] kind: Kind) -> f32 {
+fn weight(token: usize, first: usize, end: usize, skip: u32, #[comptime] pooling: Pooling) -> f32 {
     let n = f32::cast_from(end - first);
-    if comptime!(kind == Kind::Cls) {
+    if comptime!(pooling == Pooling::Cls) {
         select(token == first, 1.0f32, 0.0f32)
-    } else if comptime!(kind == Kind::LastToken) {
+    } else if comptime!(pooling == Pooling::LastToken) {
         select(token + 1 == end, 1.0f32, 0.0f32)
-    } else if comptime!(kind == Kind::Mean) {
+    } else if comptime!(pooling == Pooling::Mean) {
         1.0f32 / n
-    } else if comptime!(kind == Kind::MeanSqrtLen) {
+    } else if comptime!(pooling == Pooling::MeanSqrtLen) {
         1.0f32 / n.sqrt()
     } else {
         // Positions from 1; tokens that are left out count.

@@ -142,7 +142,7 @@ pub struct AttentionSaved<B> {
 }
 
 /// An element-wise activation, by the formula that `transformers` uses for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `0.5 x (1 + erf(x / sqrt 2))`: `gelu`.
     GeluErf,
@@ -161,7 +161,7 @@ pub enum Activation {
 }
 
 /// How the tokens of a text become one vector. Formulas as in sentence-transformers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pooling {
     /// The first token.
     Cls,

@@ -34,10 +34,9 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
         "mpirun or srun starts the ranks, and there is nothing to set of them",
         "leave it out",
     ),
+    (&["no_cuda", "use_cpu"], "`--device` chooses what computes", "pass `--device cpu`"),
     (
         &[
-            "no_cuda",
-            "use_cpu",
             "use_mps_device",
             "tf32",
             "torch_compile",
@@ -199,12 +198,14 @@ const SO_ANYWAY: &[(&str, &[&str])] = &[
             "ignore_data_skip",
             "jit_mode_eval",
             "logging_nan_inf_filter",
+            "no_cuda",
             "prediction_loss_only",
             "push_to_hub",
             "restore_callback_states_from_checkpoint",
             "save_only_model",
             "torch_compile",
             "unified_finetuning",
+            "use_cpu",
             "use_liger_kernel",
             "use_cache",
             "use_mps_device",
@@ -217,11 +218,9 @@ const SO_ANYWAY: &[(&str, &[&str])] = &[
             "do_train",
             "eval_on_start",
             "full_determinism",
-            "no_cuda",
             "remove_unused_columns",
             "same_dataset_within_batch",
             "save_safetensors",
-            "use_cpu",
         ],
     ),
     ("0", &["label_smoothing_factor", "dataloader_num_workers"]),
@@ -293,13 +292,17 @@ mod tests {
             "`--fsdp` is not supported: mpirun or srun starts the ranks, and there is nothing to set of them"
         );
         assert!(check("train --seed deepspeed").is_ok());
+        assert_eq!(
+            check("train --use_cpu True").unwrap_err().hint(),
+            Some("pass `--device cpu`; `--use_cpu False` is accepted")
+        );
         let error = check("train --push_to_hub --seed 1").unwrap_err();
         assert!(error.hint().unwrap().ends_with("`--push_to_hub False` is accepted"), "{error}");
     }
 
     #[test]
     fn what_is_so_anyway_may_be_asked_for() {
-        let argv = "train --push_to_hub no --seed 1 --do_train --label_smoothing_factor=0.0 --use_cpu True --fp16";
+        let argv = "train --push_to_hub no --seed 1 --do_train --label_smoothing_factor=0.0 --use_cpu False --fp16";
         let checked = check(argv.split(' ').map(OsString::from).collect()).unwrap();
         assert_eq!(checked, ["train", "--seed", "1", "--fp16"]);
         for (_, names) in SO_ANYWAY {

@@ -271,7 +271,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
 
     /// A number for each tensor that another one would hardly have.
     pub fn weight_norms(&self) -> Vec<f64> {
-        self.model.parameters().list.iter().map(|param| self.model.ops().squared_norm(&param.value)).collect()
+        let values: Vec<_> = self.model.parameters().list.iter().map(|param| &param.value).collect();
+        self.model.ops().squared_norms(&values)
     }
 
     /// Whether every step of the run has a learning rate of 0.
