@@ -51,9 +51,10 @@ impl Ranks {
         match done {
             Err(Error::Ended) => Ok(diagnostics::failed()),
             Err(Error::Interrupted { .. }) if rank > 0 => Ok(diagnostics::interrupted()),
-            Err(error) if size > 1 && !matches!(error, Error::Interrupted { .. }) => {
-                diagnostics::report(&error);
-                self.take_all()
+            // Said before MPI ends: after it the others are gone with their exit codes, and `mpirun` ends who is still at it.
+            Err(error) if size > 1 => {
+                let code = diagnostics::report(&error);
+                if matches!(error, Error::Interrupted { .. }) { Ok(code) } else { self.take_all() }
             }
             done => done,
         }
@@ -86,9 +87,6 @@ pub fn refuse_several() -> std::result::Result<(), Result<ExitCode>> {
         problem: format!("this command does not share its work, and was started on {n} ranks"),
         hint: Some("run it without `mpirun` or `srun`; `embertune train` runs on several ranks".into()),
     };
-    // Rank 0 says it, and the others end.
-    match embertune::train::comm::gather(&ranks.0, Err::<(), _>(refusal)) {
-        Err(error) if ranks.0.rank() == 0 => Err(Err(error)),
-        _ => Err(Ok(diagnostics::failed())),
-    }
+    let refused = embertune::train::comm::gather(ranks.communicator(), Err::<(), _>(refusal));
+    Err(ranks.end(refused.map(|_| ExitCode::SUCCESS)))
 }
