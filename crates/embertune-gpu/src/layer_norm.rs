@@ -47,6 +47,12 @@ pub(crate) fn layer_norm_forward<R: CubeRuntime>(
     (y, NormSaved { normed, rstd })
 }
 
+/// `y` of the forward again.
+pub(crate) fn layer_norm_output<R: CubeRuntime>(saved: &NormSaved<Buffer<R>>, norm: Norm<'_, Buffer<R>>) -> Buffer<R> {
+    let [width] = norm.gamma.dims();
+    flat(matrix(&saved.normed, width).mul(matrix(norm.gamma, width)).add(matrix(norm.beta, width)))
+}
+
 /// Returns `d_s`: `[n_tokens, width]`; adds to `d_gamma` and `d_beta`: `[width]`.
 pub(crate) fn layer_norm_backward<R: CubeRuntime>(
     gpu: &Gpu<R>,

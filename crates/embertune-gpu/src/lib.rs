@@ -159,6 +159,10 @@ impl<R: CubeRuntime> Ops for Gpu<R> {
         layer_norm::layer_norm_forward(self, x, residual, texts, dropout, norm)
     }
 
+    fn layer_norm_output(&self, saved: &NormSaved<Buffer<R>>, norm: Norm<'_, Buffer<R>>) -> Buffer<R> {
+        layer_norm::layer_norm_output(saved, norm)
+    }
+
     fn layer_norm_backward(
         &self,
         d_y: &Buffer<R>,

@@ -326,6 +326,8 @@ pub trait Ops: Send + Sync {
         dropout: Option<Dropout>,
         norm: Norm<'_, Self::Buf>,
     ) -> (Self::Buf, NormSaved<Self::Buf>);
+    /// The `y` of the forward again, computed from what it keeps.
+    fn layer_norm_output(&self, saved: &NormSaved<Self::Buf>, norm: Norm<'_, Self::Buf>) -> Self::Buf;
     /// Returns `d_s`: the gradient of the residual as it is, and of `x` after [`dropout_backward`](Ops::dropout_backward). Adds to `d_gamma` and `d_beta`.
     fn layer_norm_backward(
         &self,

@@ -91,6 +91,28 @@ per_isa! {
     }
 }
 
+pub(super) fn layer_norm_output(cpu: &Cpu, saved: &NormSaved<Buffer>, norm: Norm<'_, Buffer>) -> Buffer {
+    let width = norm.gamma.len();
+    assert_eq!(saved.normed.len(), saved.rstd.len() * width, "normed of LayerNorm of {width}");
+    let mut y = cpu.pool.take(saved.normed.len());
+    let chunk = (rows_per_task(width) * width).max(1);
+    y.par_chunks_mut(chunk)
+        .zip(saved.normed.par_chunks(chunk))
+        .for_each(|(y, normed)| output_rows(cpu.isa, normed, norm, y));
+    y
+}
+
+per_isa! {
+    fn output_rows<const FMA: bool>(normed: &[f32], norm: Norm<'_, Buffer>, y: &mut [f32]) {
+        let (gamma, beta) = (&norm.gamma[..], &norm.beta[..]);
+        for (y, normed) in y.chunks_exact_mut(gamma.len()).zip(normed.chunks_exact(gamma.len())) {
+            for ((y, &normed), (&gamma, &beta)) in y.iter_mut().zip(normed).zip(gamma.iter().zip(beta)) {
+                *y = mul_add::<FMA>(normed, gamma, beta);
+            }
+        }
+    }
+}
+
 pub(super) fn layer_norm_backward(
     cpu: &Cpu,
     d_y: &[f32],

@@ -211,6 +211,10 @@ impl Ops for Cpu {
         layer_norm::layer_norm_forward(self, x, residual, texts, dropout, norm)
     }
 
+    fn layer_norm_output(&self, saved: &NormSaved<Buffer>, norm: Norm<'_, Buffer>) -> Buffer {
+        layer_norm::layer_norm_output(self, saved, norm)
+    }
+
     fn layer_norm_backward(
         &self,
         d_y: &Buffer,

@@ -44,6 +44,13 @@ pub fn layer_norm_forward<T: Real>(
     (store(y), NormSaved { normed: store(normed), rstd: store(rstd) })
 }
 
+/// `y` of the forward again.
+pub fn layer_norm_output<T: Real>(saved: &NormSaved<Vec<T>>, norm: Norm<'_, Vec<T>>) -> Vec<T> {
+    let parameters = norm.gamma.iter().zip(norm.beta).cycle();
+    let y = saved.normed.iter().zip(parameters);
+    store(y.map(|(normed, (gamma, beta))| normed.to_f64() * gamma.to_f64() + beta.to_f64()).collect())
+}
+
 /// Returns `d_s`: `[n_tokens, width]`; adds to `d_gamma` and `d_beta`: `[width]`.
 pub fn layer_norm_backward<T: Real>(
     d_y: &[T],

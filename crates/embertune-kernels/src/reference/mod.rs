@@ -145,6 +145,10 @@ impl<T: Real> Ops for Reference<T> {
         layer_norm::layer_norm_forward(x, residual, texts, dropout, norm)
     }
 
+    fn layer_norm_output(&self, saved: &NormSaved<Vec<T>>, norm: Norm<'_, Vec<T>>) -> Vec<T> {
+        layer_norm::layer_norm_output(saved, norm)
+    }
+
     fn layer_norm_backward(
         &self,
         d_y: &Vec<T>,

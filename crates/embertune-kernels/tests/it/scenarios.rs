@@ -190,6 +190,7 @@ impl Scenario for LayerNorm<'_> {
         let d_s = ops.layer_norm_backward(&d_y, &saved, norm, &mut d_gamma, &mut d_beta);
         vec![
             ("y", ops.download(&y)),
+            ("y again", ops.download(&ops.layer_norm_output(&saved, norm))),
             ("normed", ops.download(&saved.normed)),
             ("rstd", ops.download(&saved.rstd)),
             ("d_s", ops.download(&d_s)),

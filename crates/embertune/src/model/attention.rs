@@ -79,6 +79,11 @@ impl AttentionBlock {
         (y, AttentionBlockSaved { qkv, attention, wanted_context, norm })
     }
 
+    /// What the forward returned.
+    pub fn output<O: Ops>(&self, pass: Pass<'_, O>, saved: &AttentionBlockSaved<O::Buf>) -> O::Buf {
+        self.norm.output(pass, &saved.norm)
+    }
+
     /// `x` is the input of the forward. Returns `d_x`.
     pub fn backward<O: Ops>(
         &self,

@@ -51,15 +51,6 @@ pub struct Saved<O: Ops> {
     head: HeadSaved<O::Buf>,
 }
 
-impl<O: Ops> Saved<O> {
-    /// The hidden states, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer. Where the embedding is
-    /// the first token, the last one is `[n_texts, hidden]`, these tokens alone. Of a model that is partly frozen, those from the first
-    /// layer on that needs a backward.
-    pub fn hidden_states(&self) -> impl Iterator<Item = &O::Buf> {
-        self.encoder.layers.iter().map(|layer| &layer.x).chain([&self.last_hidden])
-    }
-}
-
 impl<O: Ops> EmbeddingModel<O> {
     /// Reads a model folder. Notes and warnings go to `progress`.
     ///
@@ -268,6 +259,18 @@ impl<O: Ops> EmbeddingModel<O> {
             self.head.backward(pass.of_wanted(), &saved.last_hidden, &batch.skip, &saved.head, d_embeddings, grads);
         // last_hidden = encoder(ids)
         self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
+    }
+
+    /// The hidden states of a forward, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer. Where the
+    /// embedding is the first token, the last one is `[n_texts, hidden]`, these tokens alone. Of a model that is partly frozen, those from
+    /// the first layer on that needs a backward.
+    pub fn hidden_states(&self, batch: &Batch, saved: &Saved<O>) -> Vec<Vec<f32>> {
+        let offsets = single_tokens(batch);
+        let pass = self.pass(batch, &offsets, saved.dropout);
+        let mut states = vec![self.ops.download(&saved.last_hidden)];
+        self.encoder.for_each_from_the_top(pass, &saved.encoder, |_, _, _, x| states.push(self.ops.download(x)));
+        states.reverse();
+        states
     }
 
     /// Number of layers of the encoder.

@@ -59,11 +59,19 @@ impl Embeddings {
         lookups.extend(self.token_types.map(|id| Lookup { table: pass.params.value(id), rows: &types }));
         let sum = pass.ops.embedding_forward(&lookups, self.width);
         let (y, norm) = self.norm.forward(pass, &sum);
-        let y = match pass.hidden_dropout(SITE) {
+        (self.dropped(pass, y), EmbeddingsSaved { norm })
+    }
+
+    /// What the forward returned.
+    pub fn output<O: Ops>(&self, pass: Pass<'_, O>, saved: &EmbeddingsSaved<O::Buf>) -> O::Buf {
+        self.dropped(pass, self.norm.output(pass, &saved.norm))
+    }
+
+    fn dropped<O: Ops>(&self, pass: Pass<'_, O>, y: O::Buf) -> O::Buf {
+        match pass.hidden_dropout(SITE) {
             Some(dropout) => pass.ops.dropout_forward(&y, pass.texts, dropout, self.width),
             None => y,
-        };
-        (y, EmbeddingsSaved { norm })
+        }
     }
 
     /// Adds the gradients of the tables. `d_y`: `[n_tokens, hidden]`.

@@ -8,7 +8,7 @@ use super::layer::{Layer, LayerSaved};
 use super::loader::Loader;
 use super::mpnet::RelativePositions;
 use super::params::{Depth, Gradients};
-use super::pass::{Pass, Wanted};
+use super::pass::Pass;
 use crate::Result;
 use crate::text::Batch;
 
@@ -19,11 +19,14 @@ pub struct Encoder {
     layers: Vec<Layer>,
 }
 
-/// What the backward needs: nothing of what is below the lowest tensor that is trained.
+/// What the backward needs: nothing of what is below the lowest tensor that is trained. The inputs of the layers are computed again
+/// from what the LayerNorms before them keep.
 pub struct EncoderSaved<B> {
     embeddings: Option<EmbeddingsSaved<B>>,
+    /// The input of the lowest of `layers`, where it cannot be computed from `embeddings`.
+    input: Option<B>,
     /// Of the upper layers, those that need a backward.
-    pub layers: Vec<LayerSaved<B>>,
+    layers: Vec<LayerSaved<B>>,
 }
 
 impl Encoder {
@@ -44,7 +47,7 @@ impl Encoder {
         self.layers
             .iter()
             .enumerate()
-            .fold(first, |x, (idx, layer)| layer.forward(self.pass_of(pass, idx), x, self.relative.as_ref()).0)
+            .fold(first, |x, (idx, layer)| layer.forward(self.pass_of(pass, idx), &x, self.relative.as_ref()).0)
     }
 
     /// The last hidden state of the wanted tokens, `[n_wanted, hidden]`, and what the backward needs.
@@ -53,15 +56,38 @@ impl Encoder {
         let is_kept = |depth: Depth| lowest.is_some_and(|lowest| lowest <= depth);
         let (mut x, embeddings) = self.embeddings.forward(pass, batch);
         let embeddings = is_kept(Depth::Embeddings).then_some(embeddings);
+        let mut input = None;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (idx, layer) in self.layers.iter().enumerate() {
-            let (y, saved) = layer.forward(self.pass_of(pass, idx), x, self.relative.as_ref());
+            let (y, saved) = layer.forward(self.pass_of(pass, idx), &x, self.relative.as_ref());
             if is_kept(Depth::Layer(idx)) {
+                if layers.is_empty() && embeddings.is_none() {
+                    input = Some(x);
+                }
                 layers.push(saved);
             }
             x = y;
         }
-        (x, EncoderSaved { embeddings, layers })
+        (x, EncoderSaved { embeddings, input, layers })
+    }
+
+    /// Calls `visit(number, layer, what it kept, its input)` for every layer that needs a backward, from the uppermost down.
+    pub fn for_each_from_the_top<O: Ops>(
+        &self,
+        pass: Pass<'_, O>,
+        saved: &EncoderSaved<O::Buf>,
+        mut visit: impl FnMut(usize, &Layer, &LayerSaved<O::Buf>, &O::Buf),
+    ) {
+        let lowest = self.layers.len() - saved.layers.len();
+        for (idx, layer) in self.layers.iter().enumerate().skip(lowest).rev() {
+            let again = match (&saved.input, &saved.embeddings) {
+                (Some(_), _) if idx == lowest => None,
+                (None, Some(embeddings)) if idx == lowest => Some(self.embeddings.output(pass, embeddings)),
+                _ => Some(self.layers[idx - 1].output(pass.reading_all(), &saved.layers[idx - 1 - lowest])),
+            };
+            let x = again.as_ref().or(saved.input.as_ref()).expect("a forward that keeps a layer keeps its input");
+            visit(idx, layer, &saved.layers[idx - lowest], x);
+        }
     }
 
     /// Adds the gradients of all weights that are trained. `d_y`: `[n_wanted, hidden]`.
@@ -73,18 +99,18 @@ impl Encoder {
         d_y: O::Buf,
         grads: &mut Gradients<O>,
     ) {
-        let upper = self.layers.iter().enumerate().rev().zip(saved.layers.iter().rev());
-        let d_first = upper.fold(d_y, |d_y, ((idx, layer), saved)| {
-            layer.backward(self.pass_of(pass, idx), saved, &d_y, self.relative.as_ref(), grads)
+        let mut d_x = d_y;
+        self.for_each_from_the_top(pass, saved, |idx, layer, saved, x| {
+            d_x = layer.backward(self.pass_of(pass, idx), x, saved, &d_x, self.relative.as_ref(), grads);
         });
         if let Some(saved) = &saved.embeddings {
-            self.embeddings.backward(pass, batch, saved, &d_first, grads);
+            self.embeddings.backward(pass, batch, saved, &d_x, grads);
         }
     }
 
     /// What layer `idx` is given: all tokens are wanted of a layer that another one follows.
     fn pass_of<'a, O: Ops>(&self, pass: Pass<'a, O>, idx: usize) -> Pass<'a, O> {
         let is_last = idx + 1 == self.layers.len();
-        Pass { wanted: if is_last { pass.wanted } else { Wanted::All }, ..pass }
+        if is_last { pass } else { pass.reading_all() }
     }
 }

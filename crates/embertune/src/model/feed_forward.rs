@@ -55,6 +55,11 @@ impl FeedForward {
         (y, FeedForwardSaved { wide, norm })
     }
 
+    /// What the forward returned.
+    pub fn output<O: Ops>(&self, pass: Pass<'_, O>, saved: &FeedForwardSaved<O::Buf>) -> O::Buf {
+        self.norm.output(pass, &saved.norm)
+    }
+
     /// `x` is the input of the forward. Returns `d_x`.
     pub fn backward<O: Ops>(
         &self,

@@ -21,13 +21,9 @@ pub struct Layer {
     feed_forward: FeedForward,
 }
 
-/// What the backward needs.
+/// What the backward needs, besides the layer's input. What is between the blocks is computed again from what the LayerNorms keep.
 pub struct LayerSaved<B> {
-    /// The input of the layer, `[n_tokens, hidden]`.
-    pub x: B,
     attention: AttentionBlockSaved<B>,
-    /// Between the two blocks.
-    middle: B,
     feed_forward: FeedForwardSaved<B>,
 }
 
@@ -45,26 +41,34 @@ impl Layer {
     pub fn forward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
-        x: O::Buf,
+        x: &O::Buf,
         relative: Option<&RelativePositions>,
     ) -> (O::Buf, LayerSaved<O::Buf>) {
-        let (middle, attention) = self.attention.forward(pass, &x, relative);
+        let (middle, attention) = self.attention.forward(pass, x, relative);
         let (y, feed_forward) = self.feed_forward.forward(pass.of_wanted(), &middle);
-        (y, LayerSaved { x, attention, middle, feed_forward })
+        (y, LayerSaved { attention, feed_forward })
     }
 
-    /// Returns `d_x`.
+    /// What the forward returned.
+    pub fn output<O: Ops>(&self, pass: Pass<'_, O>, saved: &LayerSaved<O::Buf>) -> O::Buf {
+        self.feed_forward.output(pass, &saved.feed_forward)
+    }
+
+    /// `x` is the input of the forward. Returns `d_x`.
     pub fn backward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
+        x: &O::Buf,
         saved: &LayerSaved<O::Buf>,
         d_y: &O::Buf,
         relative: Option<&RelativePositions>,
         grads: &mut Gradients<O>,
     ) -> O::Buf {
         // y = feed_forward(middle)
-        let d_middle = self.feed_forward.backward(pass.of_wanted(), &saved.middle, &saved.feed_forward, d_y, grads);
+        let middle = self.attention.output(pass, &saved.attention);
+        let d_middle = self.feed_forward.backward(pass.of_wanted(), &middle, &saved.feed_forward, d_y, grads);
+        drop(middle);
         // middle = attention(x)
-        self.attention.backward(pass, &saved.x, &saved.attention, &d_middle, relative, grads)
+        self.attention.backward(pass, x, &saved.attention, &d_middle, relative, grads)
     }
 }

@@ -42,6 +42,11 @@ impl LayerNorm {
         pass.ops.layer_norm_forward(x, Some(residual), pass.texts, dropout, self.norm(pass))
     }
 
+    /// The `y` of either forward again, which is so not kept for the backward.
+    pub fn output<O: Ops>(&self, pass: Pass<'_, O>, saved: &NormSaved<O::Buf>) -> O::Buf {
+        pass.ops.layer_norm_output(saved, self.norm(pass))
+    }
+
     /// Of `y = norm(dropout(x) + residual)`: returns `(d_x, d_residual)`.
     pub fn backward_with_residual<O: Ops>(
         &self,

@@ -55,6 +55,11 @@ impl<'a, O: Ops> Pass<'a, O> {
         }
     }
 
+    /// The pass of a layer that another one follows: all its tokens are wanted.
+    pub fn reading_all(self) -> Self {
+        Pass { wanted: Wanted::All, ..self }
+    }
+
     /// The rows of `x`, `[n_tokens, width]`, of the wanted tokens; `None` where that is `x` itself.
     pub fn wanted_rows(self, x: &O::Buf, width: usize) -> Option<O::Buf> {
         match self.wanted {

@@ -111,7 +111,7 @@ fn gradients_above_what_is_frozen_are_those_of_the_whole_model_and_nothing_is_ke
             let mut gradients = model.parameters().zero_gradients(model.ops());
             model.backward(&batch, &saved, &seeded(y.len(), 5), &mut gradients);
             let of_list: Vec<_> = gradients.list.iter().map(|gradient| model.ops().download(gradient)).collect();
-            Some((of_list, saved.hidden_states().count(), kept))
+            Some((of_list, model.hidden_states(&batch, &saved).len(), kept))
         };
         let (Some(whole), Some(part)) = (run(default()), run(AdaptationSettings { freeze_layers: 2, ..default() }))
         else {

@@ -95,8 +95,7 @@ impl Set {
             for length in [64, 16] {
                 let batch = batch(&tokenize(&model, &texts, Some(length)));
                 let (_, saved) = model.forward(&batch, DropoutRates::default());
-                for (k, state) in saved.hidden_states().enumerate() {
-                    let state = model.ops().download(state);
+                for (k, state) in model.hidden_states(&batch, &saved).iter().enumerate() {
                     let width = state.len() / batch.n_tokens();
                     for text in 0..texts.len() {
                         let case = format!("{name}/len{length}/hidden/{text}/{k}");
