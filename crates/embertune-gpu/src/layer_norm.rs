@@ -50,6 +50,9 @@ pub(crate) fn layer_norm_forward<R: CubeRuntime>(
 /// `y` of the forward again.
 pub(crate) fn layer_norm_output<R: CubeRuntime>(saved: &NormSaved<Buffer<R>>, norm: Norm<'_, Buffer<R>>) -> Buffer<R> {
     let [width] = norm.gamma.dims();
+    if saved.normed.dims() == [0] {
+        return saved.normed.clone();
+    }
     flat(matrix(&saved.normed, width).mul(matrix(norm.gamma, width)).add(matrix(norm.beta, width)))
 }
 
