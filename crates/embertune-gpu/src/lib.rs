@@ -116,30 +116,6 @@ impl<R: CubeRuntime> Ops for Gpu<R> {
         activation::activation_backward(self, d_y, x, act)
     }
 
-    fn activated_linear_forward(
-        &self,
-        x: &Buffer<R>,
-        act: Activation,
-        w: Weight<'_, Self>,
-        bias: Option<&Buffer<R>>,
-    ) -> Buffer<R> {
-        self.linear_forward(&self.activation_forward(x, act), w, bias)
-    }
-
-    fn activated_linear_backward(
-        &self,
-        d_y: &Buffer<R>,
-        x: &Buffer<R>,
-        act: Activation,
-        w: Weight<'_, Self>,
-        grads: Option<LinearGrads<'_, Buffer<R>>>,
-    ) -> Buffer<R> {
-        // y = linear(act(x)); only the gradient of the weight reads act(x).
-        let active = grads.as_ref().map(|_| self.activation_forward(x, act));
-        let d_active = self.linear_backward(d_y, active.as_ref().unwrap_or(x), w, grads);
-        self.activation_backward(&d_active, x, act)
-    }
-
     fn dropout_forward(&self, x: &Buffer<R>, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Buffer<R> {
         dropout::dropout_forward(self, x, texts, dropout, width)
     }

@@ -65,6 +65,36 @@ pub struct LinearGrads<'a, B> {
     pub d_bias: Option<&'a mut B>,
 }
 
+/// The two linear layers of a feed-forward block, and what is between them.
+pub struct FeedForward<'a, O: Ops + ?Sized> {
+    /// `[intermediate, hidden]`.
+    pub up: Weight<'a, O>,
+    /// `[intermediate]`.
+    pub up_bias: &'a O::Buf,
+    /// Between the layers.
+    pub activation: Activation,
+    /// `[hidden, intermediate]`.
+    pub down: Weight<'a, O>,
+    /// `[hidden]`.
+    pub down_bias: &'a O::Buf,
+}
+
+impl<O: Ops + ?Sized> Clone for FeedForward<'_, O> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<O: Ops + ?Sized> Copy for FeedForward<'_, O> {}
+
+/// Where the gradients of a feed-forward block are added; `None` for a layer that is frozen.
+pub struct FeedForwardGrads<'a, B> {
+    /// Of the first layer.
+    pub up: Option<LinearGrads<'a, B>>,
+    /// Of the second layer.
+    pub down: Option<LinearGrads<'a, B>>,
+}
+
 /// One embedding table and the row that each token takes from it.
 pub struct Lookup<'a, B> {
     /// `[n_rows, width]`.
@@ -293,24 +323,28 @@ pub trait Ops: Send + Sync {
     /// `d_x = d_y act'(x)`.
     fn activation_backward(&self, d_y: &Self::Buf, x: &Self::Buf, act: Activation) -> Self::Buf;
 
-    /// `y = act(x) w^T + bias`: an activation with the linear layer after it, so that nobody keeps `act(x)`. `x`: `[n, cols]`, `y`: `[n, rows]`.
-    fn activated_linear_forward(
-        &self,
-        x: &Self::Buf,
-        act: Activation,
-        w: Weight<'_, Self>,
-        bias: Option<&Self::Buf>,
-    ) -> Self::Buf;
-    /// `d_x = (d_y w) act'(x)`; `d_weight += d_y^T act(x)`; `d_bias += sum of the rows of d_y`. `x` is the input of the forward.
-    /// Without `grads` the layer is frozen.
-    fn activated_linear_backward(
+    /// `wide = x up^T + up_bias; y = act(wide) down^T + down_bias`. `x`: `[n, up.cols]`. Returns `y`, `[n, down.rows]`, and what the backward
+    /// reads of `wide`, in a form that only the backward knows.
+    fn feed_forward_forward(&self, x: &Self::Buf, layers: FeedForward<'_, Self>) -> (Self::Buf, Self::Buf) {
+        let wide = self.linear_forward(x, layers.up, Some(layers.up_bias));
+        let active = self.activation_forward(&wide, layers.activation);
+        (self.linear_forward(&active, layers.down, Some(layers.down_bias)), wide)
+    }
+    /// Returns `d_x`, and adds to the gradients of the layers that are not frozen. `x` and `wide` are of the forward.
+    fn feed_forward_backward(
         &self,
         d_y: &Self::Buf,
         x: &Self::Buf,
-        act: Activation,
-        w: Weight<'_, Self>,
-        grads: Option<LinearGrads<'_, Self::Buf>>,
-    ) -> Self::Buf;
+        wide: &Self::Buf,
+        layers: FeedForward<'_, Self>,
+        grads: FeedForwardGrads<'_, Self::Buf>,
+    ) -> Self::Buf {
+        // y = active down^T + bias, active = act(wide); only the gradient of the weight reads active.
+        let active = grads.down.as_ref().map(|_| self.activation_forward(wide, layers.activation));
+        let d_active = self.linear_backward(d_y, active.as_ref().unwrap_or(wide), layers.down, grads.down);
+        let d_wide = self.activation_backward(&d_active, wide, layers.activation);
+        self.linear_backward(&d_wide, x, layers.up, grads.up)
+    }
 
     /// `y = x * mask / (1 - p)`, `x`: `[n_tokens, width]`; the mask is [`Dropout::keeps`] of (text key, site, token within the text, column).
     fn dropout_forward(&self, x: &Self::Buf, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Self::Buf;

@@ -28,9 +28,9 @@ fn linear_agrees_on_the_gpu() {
 }
 
 #[test]
-fn activated_linear_agrees_on_the_gpu() {
+fn feed_forward_agrees_on_the_gpu() {
     if let Some(gpu) = device() {
-        scenarios::activated_linear_agrees(&OnGpu(gpu));
+        scenarios::feed_forward_agrees(&OnGpu(gpu));
     }
 }
 

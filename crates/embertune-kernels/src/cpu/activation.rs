@@ -38,7 +38,8 @@ pub(super) fn backward_with_value(cpu: &Cpu, d: &mut [f32], x: &[f32], act: Acti
 }
 
 per_isa! {
-    fn both<const FMA: bool>(d: &mut [f32], y: &mut [f32], x: &[f32], act: Activation) {
+    /// `d *= act'(x); y = act(x)`.
+    pub(super) fn both<const FMA: bool>(d: &mut [f32], y: &mut [f32], x: &[f32], act: Activation) {
         match act {
             Activation::GeluErf => map_both::<GeluErf, FMA>(d, y, x),
             Activation::GeluTanh => map_both::<GeluTanh, FMA>(d, y, x),
@@ -52,7 +53,8 @@ per_isa! {
 }
 
 per_isa! {
-    fn forward<const FMA: bool>(y: &mut [f32], x: &[f32], act: Activation) {
+    /// `y = act(x)`.
+    pub(super) fn forward<const FMA: bool>(y: &mut [f32], x: &[f32], act: Activation) {
         match act {
             Activation::GeluErf => map::<GeluErf, FMA>(y, x),
             Activation::GeluTanh => map::<GeluTanh, FMA>(y, x),

@@ -21,10 +21,13 @@ struct Line([f32; LINE]);
 /// holes, and a process would keep a tenth more than its buffers need.
 const MIN_PAGES_BYTES: usize = 256 << 10;
 
+/// Bytes of a huge page, where the system has them.
+const HUGE: usize = 2 << 20;
+
 /// Zeros at first.
 enum Memory {
     Heap(Vec<Line>),
-    Pages(MmapMut),
+    Pages(Pages),
 }
 
 impl Memory {
@@ -32,8 +35,7 @@ impl Memory {
         let n_bytes = n_lines * size_of::<Line>();
         if n_bytes >= MIN_PAGES_BYTES {
             // Where the system has none left, nor would the heap, which ends the program with a message.
-            if let Ok(pages) = MmapMut::map_anon(n_bytes) {
-                advise_huge(&pages);
+            if let Ok(pages) = Pages::new(n_bytes) {
                 return Memory::Pages(pages);
             }
         }
@@ -43,32 +45,47 @@ impl Memory {
     fn n_lines(&self) -> usize {
         match self {
             Memory::Heap(lines) => lines.len(),
-            Memory::Pages(pages) => pages.len() / size_of::<Line>(),
+            Memory::Pages(pages) => pages.n_bytes / size_of::<Line>(),
         }
     }
 
     fn as_ptr(&self) -> *const f32 {
         match self {
             Memory::Heap(lines) => lines.as_ptr().cast(),
-            Memory::Pages(pages) => pages.as_ptr().cast(),
+            Memory::Pages(pages) => pages.map[pages.start..].as_ptr().cast(),
         }
     }
 
     fn as_mut_ptr(&mut self) -> *mut f32 {
         match self {
             Memory::Heap(lines) => lines.as_mut_ptr().cast(),
-            Memory::Pages(pages) => pages.as_mut_ptr().cast(),
+            Memory::Pages(pages) => pages.map[pages.start..].as_mut_ptr().cast(),
         }
     }
 }
 
-/// Asks for huge pages: a product reads hundreds of rows at once, more than the CPU remembers addresses of small pages. It is advice; what
-/// the system makes of it changes no result.
-fn advise_huge(pages: &MmapMut) {
-    #[cfg(target_os = "linux")]
-    let _ = pages.advise(memmap2::Advice::HugePage);
-    #[cfg(not(target_os = "linux"))]
-    let _ = pages;
+/// Memory that is mapped by itself: huge pages as far as whole ones fit, and small ones behind them. A product reads hundreds of rows at once,
+/// more than the CPU remembers addresses of small pages. The system gives huge pages only at multiples of their size.
+struct Pages {
+    map: MmapMut,
+    /// Where in `map` the buffer begins. What is before and behind it is never touched, so it takes no memory.
+    start: usize,
+    n_bytes: usize,
+}
+
+impl Pages {
+    fn new(n_bytes: usize) -> std::io::Result<Self> {
+        let huge_bytes = n_bytes / HUGE * HUGE;
+        if huge_bytes == 0 {
+            return Ok(Pages { map: MmapMut::map_anon(n_bytes)?, start: 0, n_bytes });
+        }
+        let map = MmapMut::map_anon(n_bytes + HUGE)?;
+        let start = map.as_ptr().align_offset(HUGE);
+        // It is advice: what the system makes of it changes no result.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise_range(memmap2::Advice::HugePage, start, huge_bytes);
+        Ok(Pages { map, start, n_bytes })
+    }
 }
 
 /// A buffer of a [`Cpu`](super::Cpu). It is a slice of `f32` that begins at a cache line.

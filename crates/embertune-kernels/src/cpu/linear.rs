@@ -1,6 +1,5 @@
 //! `y = x w^T + bias` and its backward.
 
-use crate::cpu::activation::{activation_backward, backward_with_value};
 use crate::cpu::bf16::pack::{PANEL, Panels, Rows};
 use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{self, Left};
@@ -8,12 +7,18 @@ use crate::cpu::elementwise::{add_assign, column_sums};
 use crate::cpu::matmul::{Output, View, parallel_product, transpose};
 use crate::cpu::tiled::{self, Right, Tiles};
 use crate::cpu::{Buffer, Cpu};
-use crate::ops::{Activation, LinearGrads, Weight};
+use crate::ops::{LinearGrads, Weight};
 
 /// A weight matrix prepared for products.
 pub struct Packed(Form);
 
-enum Form {
+impl Packed {
+    pub(super) fn form(&self) -> &Form {
+        &self.0
+    }
+}
+
+pub(super) enum Form {
     /// `[cols, rows]`: the forward multiplies by the transposed weight, which `gemm` would bring into this order anew for
     /// every block of the output. The backward multiplies by the master as it is.
     F32 { transposed: Buffer },
@@ -81,24 +86,8 @@ pub(super) fn linear_backward(
     input_gradient(cpu, d_y, w)
 }
 
-pub(super) fn activated_linear_backward(
-    cpu: &Cpu,
-    d_y: &[f32],
-    x: &[f32],
-    act: Activation,
-    w: Weight<'_, Cpu>,
-    grads: Option<LinearGrads<'_, Buffer>>,
-) -> Buffer {
-    let mut d = input_gradient(cpu, d_y, w);
-    let Some(grads) = grads else { return activation_backward(cpu, &d, x, act) };
-    // y = active w^T + bias, active = act(x): one pass over x gives both what d_weight needs and d_x.
-    let active = backward_with_value(cpu, &mut d, x, act);
-    add_gradients(cpu, d_y, &active, w, grads);
-    d
-}
-
 /// `d_weight += d_y^T x; d_bias += sum of the rows of d_y`.
-fn add_gradients(cpu: &Cpu, d_y: &[f32], x: &[f32], w: Weight<'_, Cpu>, grads: LinearGrads<'_, Buffer>) {
+pub(super) fn add_gradients(cpu: &Cpu, d_y: &[f32], x: &[f32], w: Weight<'_, Cpu>, grads: LinearGrads<'_, Buffer>) {
     let n = n_rows(x, w);
     assert_eq!(d_y.len(), n * w.rows, "d_y of a linear layer [{}, {}]", w.rows, w.cols);
     let LinearGrads { d_weight, d_bias } = grads;
@@ -125,7 +114,7 @@ fn add_gradients(cpu: &Cpu, d_y: &[f32], x: &[f32], w: Weight<'_, Cpu>, grads: L
 }
 
 /// `d_x = d_y w`.
-fn input_gradient(cpu: &Cpu, d_y: &[f32], w: Weight<'_, Cpu>) -> Buffer {
+pub(super) fn input_gradient(cpu: &Cpu, d_y: &[f32], w: Weight<'_, Cpu>) -> Buffer {
     assert_eq!(d_y.len() % w.rows, 0, "d_y of a linear layer [{}, {}]", w.rows, w.cols);
     let n = d_y.len() / w.rows;
     let mut d_x = cpu.pool.take(n * w.cols);
@@ -146,7 +135,7 @@ fn input_gradient(cpu: &Cpu, d_y: &[f32], w: Weight<'_, Cpu>) -> Buffer {
     d_x
 }
 
-fn n_rows(x: &[f32], w: Weight<'_, Cpu>) -> usize {
+pub(super) fn n_rows(x: &[f32], w: Weight<'_, Cpu>) -> usize {
     assert_eq!(w.master.len(), w.rows * w.cols, "a weight [{}, {}]", w.rows, w.cols);
     assert_eq!(x.len() % w.cols, 0, "x of a linear layer with {} inputs", w.cols);
     x.len() / w.cols

@@ -15,6 +15,7 @@ mod columns;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod feed_forward;
 mod isa;
 mod layer_norm;
 mod linear;
@@ -35,8 +36,8 @@ use std::ops::Range;
 
 use crate::dropout::Dropout;
 use crate::ops::{
-    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Norm, NormSaved,
-    Ops, Pooling, Ragged, RelativeBias, Weight,
+    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, FeedForward, FeedForwardGrads, Heads,
+    LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling, Ragged, RelativeBias, Weight,
 };
 use bf16::tile::MultiplyPairs;
 use buffer::Pool;
@@ -171,25 +172,19 @@ impl Ops for Cpu {
         activation::activation_backward(self, d_y, x, act)
     }
 
-    fn activated_linear_forward(
-        &self,
-        x: &Buffer,
-        act: Activation,
-        w: Weight<'_, Self>,
-        bias: Option<&Buffer>,
-    ) -> Buffer {
-        linear::linear_forward(self, &activation::activation_forward(self, x, act), w, bias)
+    fn feed_forward_forward(&self, x: &Buffer, layers: FeedForward<'_, Self>) -> (Buffer, Buffer) {
+        feed_forward::feed_forward_forward(self, x, layers)
     }
 
-    fn activated_linear_backward(
+    fn feed_forward_backward(
         &self,
         d_y: &Buffer,
         x: &Buffer,
-        act: Activation,
-        w: Weight<'_, Self>,
-        grads: Option<LinearGrads<'_, Buffer>>,
+        wide: &Buffer,
+        layers: FeedForward<'_, Self>,
+        grads: FeedForwardGrads<'_, Buffer>,
     ) -> Buffer {
-        linear::activated_linear_backward(self, d_y, x, act, w, grads)
+        feed_forward::feed_forward_backward(self, d_y, x, wide, layers, grads)
     }
 
     fn dropout_forward(&self, x: &Buffer, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Buffer {

@@ -103,29 +103,6 @@ impl<T: Real> Ops for Reference<T> {
         activation::activation_backward(d_y, x, act)
     }
 
-    fn activated_linear_forward(
-        &self,
-        x: &Vec<T>,
-        act: Activation,
-        w: Weight<'_, Self>,
-        bias: Option<&Vec<T>>,
-    ) -> Vec<T> {
-        self.linear_forward(&self.activation_forward(x, act), w, bias)
-    }
-
-    fn activated_linear_backward(
-        &self,
-        d_y: &Vec<T>,
-        x: &Vec<T>,
-        act: Activation,
-        w: Weight<'_, Self>,
-        grads: Option<LinearGrads<'_, Vec<T>>>,
-    ) -> Vec<T> {
-        // y = linear(act(x))
-        let d_active = self.linear_backward(d_y, &self.activation_forward(x, act), w, grads);
-        self.activation_backward(&d_active, x, act)
-    }
-
     fn dropout_forward(&self, x: &Vec<T>, texts: Ragged<'_>, dropout: Dropout, width: usize) -> Vec<T> {
         dropout::dropout_forward(x, texts, dropout, width)
     }

@@ -51,8 +51,8 @@ fn linear_agrees() {
 }
 
 #[test]
-fn activated_linear_agrees() {
-    scenarios::activated_linear_agrees(&AllInstructionSets);
+fn feed_forward_agrees() {
+    scenarios::feed_forward_agrees(&AllInstructionSets);
 }
 
 #[test]

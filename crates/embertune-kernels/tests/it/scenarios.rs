@@ -3,7 +3,8 @@
 use embertune_kernels::Ops;
 use embertune_kernels::dropout::Dropout;
 use embertune_kernels::ops::{
-    Activation, AdafactorStep, AdamWStep, Heads, LinearGrads, Lookup, Norm, Pooling, RelativeBias, Weight,
+    Activation, AdafactorStep, AdamWStep, FeedForward, FeedForwardGrads, Heads, LinearGrads, Lookup, Norm, Pooling,
+    RelativeBias, Weight,
 };
 use embertune_kernels::testing::{BATCHES, LENGTHS, Texts, assert_close, seeded};
 
@@ -88,40 +89,56 @@ pub fn linear_agrees(check: &impl Check) {
     }
 }
 
-struct ActivatedLinear {
+struct FeedForwardCase {
     n: usize,
     act: Activation,
+    intermediate: usize,
 }
 
-impl Scenario for ActivatedLinear {
+impl Scenario for FeedForwardCase {
     fn run<O: Ops>(&self, ops: &O) -> Results {
-        const ROWS: usize = 33;
-        const COLS: usize = 66;
-        let &ActivatedLinear { n, act } = self;
-        let (x, master) = (upload(ops, n * COLS, 1), upload(ops, ROWS * COLS, 2));
-        let (bias, d_y) = (upload(ops, ROWS, 3), upload(ops, n * ROWS, 4));
-        let (mut d_weight, mut d_bias) = (upload(ops, ROWS * COLS, 5), upload(ops, ROWS, 6));
-        let packed = ops.pack(&master, ROWS, COLS);
-        let w = Weight { master: &master, packed: &packed, rows: ROWS, cols: COLS };
-        let y = ops.activated_linear_forward(&x, act, w, Some(&bias));
-        let d_x_frozen = ops.activated_linear_backward(&d_y, &x, act, w, None);
-        let grads = LinearGrads { d_weight: &mut d_weight, d_bias: Some(&mut d_bias) };
-        let d_x = ops.activated_linear_backward(&d_y, &x, act, w, Some(grads));
-        vec![
-            ("y", ops.download(&y)),
-            ("d_x", ops.download(&d_x)),
-            ("d_x of a frozen layer", ops.download(&d_x_frozen)),
-            ("d_weight", ops.download(&d_weight)),
-            ("d_bias", ops.download(&d_bias)),
-        ]
+        const HIDDEN: usize = 33;
+        let &FeedForwardCase { n, act, intermediate: wide } = self;
+        let (x, d_y) = (upload(ops, n * HIDDEN, 1), upload(ops, n * HIDDEN, 2));
+        let (up, up_bias) = (upload(ops, wide * HIDDEN, 3), upload(ops, wide, 4));
+        let (down, down_bias) = (upload(ops, HIDDEN * wide, 5), upload(ops, HIDDEN, 6));
+        let (up_packed, down_packed) = (ops.pack(&up, wide, HIDDEN), ops.pack(&down, HIDDEN, wide));
+        let layers = FeedForward {
+            up: Weight { master: &up, packed: &up_packed, rows: wide, cols: HIDDEN },
+            up_bias: &up_bias,
+            activation: act,
+            down: Weight { master: &down, packed: &down_packed, rows: HIDDEN, cols: wide },
+            down_bias: &down_bias,
+        };
+        let (y, saved) = ops.feed_forward_forward(&x, layers);
+        let mut results = vec![("y", ops.download(&y))];
+        // Gradients are added to what is there.
+        let sizes = [wide * HIDDEN, wide, HIDDEN * wide, HIDDEN];
+        for trained in [[true, true], [true, false], [false, true], [false, false]] {
+            let mut d: Vec<_> = sizes.iter().map(|&len| upload(ops, len, 7)).collect();
+            let [d_up, d_up_bias, d_down, d_down_bias] = &mut d[..] else { unreachable!() };
+            let grads = FeedForwardGrads {
+                up: trained[0].then_some(LinearGrads { d_weight: d_up, d_bias: Some(d_up_bias) }),
+                down: trained[1].then_some(LinearGrads { d_weight: d_down, d_bias: Some(d_down_bias) }),
+            };
+            results.push(("d_x", ops.download(&ops.feed_forward_backward(&d_y, &x, &saved, layers, grads))));
+            let names = ["d_up", "d_up_bias", "d_down", "d_down_bias"];
+            results.extend(names.into_iter().zip(d.iter().map(|d| ops.download(d))));
+        }
+        results
     }
 }
 
-pub fn activated_linear_agrees(check: &impl Check) {
+pub fn feed_forward_agrees(check: &impl Check) {
     use Activation::*;
     for act in [GeluErf, GeluTanh, Relu, Silu, Tanh, Sigmoid, Identity] {
         for n in [0, 1, 7, 300] {
-            check.run(&format!("{act:?}, linear of {n} rows"), &ActivatedLinear { n, act });
+            for intermediate in [65, 66] {
+                check.run(
+                    &format!("{act:?} between {n} rows of {intermediate}"),
+                    &FeedForwardCase { n, act, intermediate },
+                );
+            }
         }
     }
 }

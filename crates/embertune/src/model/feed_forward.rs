@@ -1,13 +1,13 @@
 //! The feed-forward block of a layer: `y = norm(dropout(down(act(up(x)))) + x)`.
 
 use embertune_kernels::Ops;
-use embertune_kernels::ops::{Activation, NormSaved};
+use embertune_kernels::ops::{self, Activation, FeedForwardGrads, LinearGrads, NormSaved};
 
 use super::config::{Architecture, EncoderConfig};
 use super::layer_norm::LayerNorm;
 use super::linear::Linear;
 use super::loader::Loader;
-use super::params::Gradients;
+use super::params::{Gradients, ParamId};
 use super::pass::Pass;
 use crate::Result;
 
@@ -22,7 +22,7 @@ pub struct FeedForward {
 
 /// What the backward needs, besides the block's input.
 pub struct FeedForwardSaved<B> {
-    /// Before the activation, `[n_tokens, intermediate]`.
+    /// What is before the activation, `[n_tokens, intermediate]`: as it is with adapters, else in the form of [`Ops::feed_forward_backward`].
     wide: B,
     norm: NormSaved<B>,
 }
@@ -49,10 +49,29 @@ impl FeedForward {
 
     /// `x`: `[n_tokens, hidden]`.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, x: &O::Buf) -> (O::Buf, FeedForwardSaved<O::Buf>) {
-        let wide = self.up.forward(pass, x);
-        let out = self.down.forward_activated(pass, &wide, self.activation);
+        let (out, wide) = match self.plain(pass) {
+            Some((_, layers)) => pass.ops.feed_forward_forward(x, layers),
+            None => {
+                let wide = self.up.forward(pass, x);
+                (self.down.forward(pass, &pass.ops.activation_forward(&wide, self.activation)), wide)
+            }
+        };
         let (y, norm) = self.norm.forward_with_residual(pass, &out, x);
         (y, FeedForwardSaved { wide, norm })
+    }
+
+    /// Both layers, with their weights and biases in this order, where neither has an adapter.
+    fn plain<'a, O: Ops>(&self, pass: Pass<'a, O>) -> Option<([ParamId; 4], ops::FeedForward<'a, O>)> {
+        let params = pass.params;
+        let ([up, up_bias], [down, down_bias]) = (self.up.plain(params)?, self.down.plain(params)?);
+        let layers = ops::FeedForward {
+            up: params.weight(up),
+            up_bias: params.value(up_bias),
+            activation: self.activation,
+            down: params.weight(down),
+            down_bias: params.value(down_bias),
+        };
+        Some(([up, up_bias, down, down_bias], layers))
     }
 
     /// What the forward returned.
@@ -71,10 +90,28 @@ impl FeedForward {
     ) -> O::Buf {
         // y = norm(dropout(out) + x)
         let branches = self.norm.backward_with_residual(pass, d_y, &saved.norm, self.width, grads);
-        // out = act(wide) w^T + b
-        let d_wide = self.down.backward_activated(pass, branches.d_x(), &saved.wide, self.activation, grads);
-        // wide = x w^T + b
-        let mut d_x = self.up.backward(pass, &d_wide, x, grads);
+        let mut d_x = match self.plain(pass) {
+            Some((ids, layers)) => {
+                let [d_up, d_up_bias, d_down, d_down_bias] = grads.several(ids);
+                let trained = |id, d_weight, d_bias| {
+                    pass.params.is_trained(id).then_some(LinearGrads { d_weight, d_bias: Some(d_bias) })
+                };
+                let grads = FeedForwardGrads {
+                    up: trained(ids[0], d_up, d_up_bias),
+                    down: trained(ids[2], d_down, d_down_bias),
+                };
+                pass.ops.feed_forward_backward(branches.d_x(), x, &saved.wide, layers, grads)
+            }
+            None => {
+                // out = active w^T + b, active = act(wide)
+                let active = pass.ops.activation_forward(&saved.wide, self.activation);
+                let d_active = self.down.backward(pass, branches.d_x(), &active, grads);
+                drop(active);
+                // wide = x w^T + b
+                let d_wide = pass.ops.activation_backward(&d_active, &saved.wide, self.activation);
+                self.up.backward(pass, &d_wide, x, grads)
+            }
+        };
         pass.ops.add_assign(&mut d_x, &branches.d_residual);
         d_x
     }

@@ -80,7 +80,7 @@ impl LayerNorm {
             let (mut d_gamma, mut d_beta) = (pass.ops.zeros(width), pass.ops.zeros(width));
             return pass.ops.layer_norm_backward(d_y, saved, self.norm(pass), &mut d_gamma, &mut d_beta);
         }
-        let (d_gamma, d_beta) = grads.pair(self.gamma, self.beta);
+        let [d_gamma, d_beta] = grads.several([self.gamma, self.beta]);
         pass.ops.layer_norm_backward(d_y, saved, self.norm(pass), d_gamma, d_beta)
     }
 

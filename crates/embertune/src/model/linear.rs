@@ -1,10 +1,10 @@
 //! `y = x w^T + b` with weights of the model, and what an adapter adds to it.
 
 use embertune_kernels::Ops;
-use embertune_kernels::ops::{Activation, LinearGrads};
+use embertune_kernels::ops::LinearGrads;
 
 use super::loader::Loader;
-use super::params::{Gradients, Kind, ParamId};
+use super::params::{Gradients, Kind, ParamId, Parameters};
 use super::pass::Pass;
 use crate::Result;
 
@@ -53,38 +53,17 @@ impl Linear {
         d_x
     }
 
-    /// `linear(act(x))`, `x`: `[n, cols]`; returns `[n, rows]`.
-    pub fn forward_activated<O: Ops>(&self, pass: Pass<'_, O>, x: &O::Buf, act: Activation) -> O::Buf {
-        if pass.params.adapter(self.weight).is_some() {
-            return self.forward(pass, &pass.ops.activation_forward(x, act));
-        }
-        let bias = self.bias.map(|bias| pass.params.value(bias));
-        pass.ops.activated_linear_forward(x, act, pass.params.weight(self.weight), bias)
-    }
-
-    /// Of `y = linear(act(x))`: returns `d_x`.
-    pub fn backward_activated<O: Ops>(
-        &self,
-        pass: Pass<'_, O>,
-        d_y: &O::Buf,
-        x: &O::Buf,
-        act: Activation,
-        grads: &mut Gradients<O>,
-    ) -> O::Buf {
-        if pass.params.adapter(self.weight).is_some() {
-            // y = linear(active), active = act(x)
-            let d_active = self.backward(pass, d_y, &pass.ops.activation_forward(x, act), grads);
-            return pass.ops.activation_backward(&d_active, x, act);
-        }
-        let weight = pass.params.weight(self.weight);
-        pass.ops.activated_linear_backward(d_y, x, act, weight, self.gradients(pass, grads))
+    /// Weight and bias, where no adapter adds to them: all that the layer is.
+    pub fn plain<O: Ops>(&self, params: &Parameters<O>) -> Option<[ParamId; 2]> {
+        let bias = self.bias.filter(|_| params.adapter(self.weight).is_none())?;
+        Some([self.weight, bias])
     }
 
     /// `None` where the layer is frozen.
     fn gradients<'a, O: Ops>(&self, pass: Pass<'_, O>, grads: &'a mut Gradients<O>) -> Option<LinearGrads<'a, O::Buf>> {
         pass.params.is_trained(self.weight).then(|| match self.bias {
             Some(bias) => {
-                let (d_weight, d_bias) = grads.pair(self.weight, bias);
+                let [d_weight, d_bias] = grads.several([self.weight, bias]);
                 LinearGrads { d_weight, d_bias: Some(d_bias) }
             }
             None => LinearGrads { d_weight: &mut grads.list[self.weight.0], d_bias: None },

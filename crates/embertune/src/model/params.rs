@@ -222,10 +222,9 @@ impl<O: Ops> Gradients<O> {
         }
     }
 
-    /// Two gradients to add to at once, of a layer's weight and bias.
-    pub fn pair(&mut self, a: ParamId, b: ParamId) -> (&mut O::Buf, &mut O::Buf) {
-        let [a, b] = self.list.get_disjoint_mut([a.0, b.0]).expect("two different tensors of the model");
-        (a, b)
+    /// The gradients of different tensors, to add to at once.
+    pub fn several<const N: usize>(&mut self, ids: [ParamId; N]) -> [&mut O::Buf; N] {
+        self.list.get_disjoint_mut(ids.map(|id| id.0)).expect("different tensors of the model")
     }
 }
 

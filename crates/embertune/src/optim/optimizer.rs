@@ -11,6 +11,7 @@ use super::state;
 use super::{Adafactor, AdamW, AdamWSettings};
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Parameters};
+use crate::workers::on_a_worker;
 
 /// Which optimizer (`--optim`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +97,10 @@ impl<O: Ops> Optimizer<O> {
         lr: f64,
         grad_scale: f64,
     ) {
-        match self {
+        on_a_worker(|| match self {
             Optimizer::AdamW(adamw) => adamw.step(ops, parameters, gradients, lr, grad_scale),
             Optimizer::Adafactor(adafactor) => adafactor.step(ops, parameters, gradients, lr, grad_scale),
-        }
+        });
     }
 
     /// Writes the moments; see [`state::save`].

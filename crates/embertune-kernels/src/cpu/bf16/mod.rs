@@ -9,15 +9,21 @@
 pub(crate) mod pack;
 pub(crate) mod tile;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
+use crate::cpu::buffer::Pool;
 use pack::{PANEL, Panels, Rows};
 use tile::{MultiplyPairs, Start, TILE, Tile};
 
-/// Rows of the output in one task: 16 tiles. With [`PAIRS`], the left side of a task is 192 x 256 pairs = 196 KB, which stays in L2.
-const BLOCK_ROWS: usize = 16 * TILE;
+/// Rows of the output in one task: 8 tiles. With [`PAIRS`], the left side of a task is 96 x 256 pairs = 98 KB, which stays in L2. Twice as many took
+/// 2 % more time on short texts, whose narrow products are few tasks.
+pub(crate) const BLOCK_ROWS: usize = 8 * TILE;
 /// Panels of the output in one task.
 const BLOCK_PANELS: usize = 12;
+/// Columns of the output in one task: whole panels of either kind.
+pub(crate) const BLOCK_COLUMNS: usize = BLOCK_PANELS * PANEL;
 /// Pairs of the sum that are added before the next part of the panel is read: a panel's part is 32 KB, the size of L1.
 const PAIRS: usize = 256;
 
@@ -30,28 +36,102 @@ pub(crate) enum Left<'a> {
     Transposed(&'a Panels<TILE>),
 }
 
+impl Left<'_> {
+    /// Rows of the output.
+    fn n_rows(&self) -> usize {
+        match self {
+            Left::Rows(rows) => rows.rows,
+            Left::Transposed(panels) => panels.columns,
+        }
+    }
+
+    fn n_pairs(&self) -> usize {
+        match self {
+            Left::Rows(rows) => rows.pairs,
+            Left::Transposed(panels) => panels.pairs,
+        }
+    }
+}
+
 /// `out (+)= left right`: `[m, k]` times `[k, n]`. Every row of `out` starts with `start` before the products are added.
 pub(crate) fn product(how: MultiplyPairs, out: &mut [f32], start: Start<'_>, left: Left<'_>, right: &Panels<PANEL>) {
-    let n = right.columns;
-    let (m, n_pairs) = match left {
-        Left::Rows(rows) => (rows.rows, rows.pairs),
-        Left::Transposed(panels) => (panels.columns, panels.pairs),
-    };
-    assert_eq!(n_pairs, right.pairs, "inner sizes of a product, in pairs");
+    let (m, n) = (left.n_rows(), right.columns);
     assert_eq!(out.len(), m * n, "output of a product [{m}, {n}]");
-    if let Start::Row(row) = start {
-        assert_eq!(row.len(), n, "the row that a product [{m}, {n}] starts with");
-    }
-    if out.is_empty() {
-        return;
-    }
+    let product = Product::new(how, start, left, right);
     let out = Output { start: out.as_mut_ptr(), columns: n };
-    let (n_row_blocks, n_panels) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(PANEL));
-    let n_column_blocks = n_panels.div_ceil(BLOCK_PANELS);
-    (0..n_row_blocks * n_column_blocks).into_par_iter().for_each(|task| {
-        let (row_block, column_block) = (task % n_row_blocks, task / n_row_blocks);
-        let rows = row_block * BLOCK_ROWS..m.min((row_block + 1) * BLOCK_ROWS);
-        let panels = column_block * BLOCK_PANELS..n_panels.min((column_block + 1) * BLOCK_PANELS);
+    product.for_each_block(|rows, panels| {
+        let at = out.at(rows.start, panels.start * PANEL);
+        // SAFETY: the block is within `out` (rows end at `m`, columns at `n`), which is borrowed uniquely, and no other task writes it.
+        unsafe { product.block(rows, panels, at, n) }
+    });
+}
+
+/// A block of the output of a product.
+pub(crate) struct Block<'a> {
+    /// Not above [`BLOCK_ROWS`], of which the first is a multiple.
+    pub(crate) rows: Range<usize>,
+    /// Not above [`BLOCK_COLUMNS`], of which the first is a multiple.
+    pub(crate) columns: Range<usize>,
+    /// `[rows, columns]`.
+    pub(crate) values: &'a mut [f32],
+}
+
+/// `left right`, every row of which starts with `start`, given to `finish` block by block, each while it is in L2, and kept nowhere.
+pub(crate) fn product_by_blocks(
+    how: MultiplyPairs,
+    pool: &Pool,
+    start: Start<'_>,
+    left: Left<'_>,
+    right: &Panels<PANEL>,
+    finish: impl Fn(Block<'_>) + Sync,
+) {
+    assert!(!matches!(start, Start::Output), "a product by blocks has no output that it could add to");
+    let product = Product::new(how, start, left, right);
+    product.for_each_block(|rows, panels| {
+        let columns = panels.start * PANEL..right.columns.min(panels.end * PANEL);
+        let mut values = pool.take(rows.len() * columns.len());
+        // SAFETY: `values` holds the block, and is this task's.
+        unsafe { product.block(rows.clone(), panels, values.as_mut_ptr(), columns.len()) };
+        finish(Block { rows, columns, values: &mut values });
+    });
+}
+
+/// What the tasks of a product share.
+struct Product<'a> {
+    how: MultiplyPairs,
+    start: Start<'a>,
+    left: Left<'a>,
+    right: &'a Panels<PANEL>,
+}
+
+impl<'a> Product<'a> {
+    fn new(how: MultiplyPairs, start: Start<'a>, left: Left<'a>, right: &'a Panels<PANEL>) -> Self {
+        assert_eq!(left.n_pairs(), right.pairs, "inner sizes of a product, in pairs");
+        if let Start::Row(row) = start {
+            assert_eq!(row.len(), right.columns, "the row that a product of {} columns starts with", right.columns);
+        }
+        Product { how, start, left, right }
+    }
+
+    /// Calls `work(rows, panels)` for every block of the output, in parallel.
+    fn for_each_block(&self, work: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        let (m, n_panels) = (self.left.n_rows(), self.right.columns.div_ceil(PANEL));
+        let (n_row_blocks, n_column_blocks) = (m.div_ceil(BLOCK_ROWS), n_panels.div_ceil(BLOCK_PANELS));
+        (0..n_row_blocks * n_column_blocks).into_par_iter().for_each(|task| {
+            let (row_block, column_block) = (task % n_row_blocks, task / n_row_blocks);
+            let rows = row_block * BLOCK_ROWS..m.min((row_block + 1) * BLOCK_ROWS);
+            work(rows, column_block * BLOCK_PANELS..n_panels.min((column_block + 1) * BLOCK_PANELS));
+        });
+    }
+
+    /// Computes a block of the output to `out`, where rows are `stride` apart.
+    ///
+    /// # Safety
+    /// The elements of the block at `out` are valid for reads and writes, and no other thread touches them during the call.
+    unsafe fn block(&self, rows: Range<usize>, panels: Range<usize>, out: *mut f32, stride: usize) {
+        let (n, n_pairs) = (self.right.columns, self.right.pairs);
+        let out = Output { start: out, columns: stride };
+        let first_column = panels.start * PANEL;
         // At least one part, so that an empty sum still writes what it starts with.
         for first in (0..n_pairs.max(1)).step_by(PAIRS) {
             let pairs = first..n_pairs.min(first + PAIRS);
@@ -59,11 +139,11 @@ pub(crate) fn product(how: MultiplyPairs, out: &mut [f32], start: Start<'_>, lef
                 for row in rows.clone().step_by(TILE) {
                     let columns = panel * PANEL..n.min((panel + 1) * PANEL);
                     let n_rows = TILE.min(rows.end - row);
-                    let (left, row_stride, pair_stride) = match left {
+                    let (left, row_stride, pair_stride) = match self.left {
                         Left::Rows(left) => (left.from(row, pairs.clone(), n_rows), left.pairs, 1),
                         Left::Transposed(left) => (left.part(row / TILE, pairs.clone()), 1, TILE),
                     };
-                    let start = match start {
+                    let start = match self.start {
                         _ if first > 0 => Start::Output,
                         Start::Row(row) => Start::Row(&row[columns.clone()]),
                         other => other,
@@ -72,21 +152,20 @@ pub(crate) fn product(how: MultiplyPairs, out: &mut [f32], start: Start<'_>, lef
                         left,
                         row_stride,
                         pair_stride,
-                        right: right.part(panel, pairs.clone()),
+                        right: self.right.part(panel, pairs.clone()),
                         n_pairs: pairs.len(),
                         n_rows,
                         n_columns: columns.len(),
                         start,
-                        out: out.at(row, columns.start),
-                        out_stride: n,
+                        out: out.at(row - rows.start, columns.start - first_column),
+                        out_stride: stride,
                     };
-                    // SAFETY: the tile is within `out` (rows end at `m`, columns at `n`), which is borrowed uniquely, and
-                    // within the block of this task, which no other task writes.
-                    unsafe { how.tile(&tile) };
+                    // SAFETY: the tile is within the block, by the contract of this function.
+                    unsafe { self.how.tile(&tile) };
                 }
             }
         }
-    });
+    }
 }
 
 /// Where tasks write: each its own tiles.
