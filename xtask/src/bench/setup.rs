@@ -70,7 +70,8 @@ pub fn build(root: &Path, arguments: &[&str]) -> Result<(), String> {
 }
 
 /// What `bench/peer.py` imports.
-const IMPORTS: [&str; 6] = ["torch", "transformers", "sentence_transformers", "faiss", "onnxruntime", "datasets"];
+const IMPORTS: [&str; 7] =
+    ["torch", "transformers", "sentence_transformers", "faiss", "onnx", "onnxruntime", "datasets"];
 
 /// The Python with the packages of `bench/requirements.txt`, which are installed where one is missing.
 fn venv(root: &Path) -> Result<PathBuf, String> {
