@@ -11,17 +11,16 @@ const MAX_LINES: usize = 800;
 const EMPTY_NAMES: [&str; 5] = ["utils", "helpers", "common", "misc", "base"];
 
 /// Which modules of the library may use which others; the direction in which data flows. `error` and `progress` are open to all.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("progress", &[]),
     ("random", &[]),
-    ("workers", &[]),
     ("device", &[]),
     ("data", &[]),
     ("text", &[]),
-    ("model", &["text", "workers"]),
+    ("model", &["text"]),
     ("loss", &[]),
-    ("optim", &["model", "workers"]),
+    ("optim", &["model"]),
     ("embed", &["data", "text", "model"]),
     ("search", &["embed"]),
     ("mine", &["data", "text", "model", "embed", "search", "random"]),

@@ -22,6 +22,5 @@ pub mod report;
 pub mod search;
 pub mod text;
 pub mod train;
-mod workers;
 
 pub use error::{Error, Result};

@@ -56,7 +56,9 @@ fn a_run_stays_within_its_budget_and_gives_the_same_model_in_any_budget() {
     assert!(!free.stderr.contains("computed twice"), "{}", free.stderr);
     let least = least_mb(&desk, "");
     let expected = fs::read(desk.path("free/model.safetensors")).unwrap();
-    for budget in [least, least + 20, least + 60] {
+    // A part of the activations fits, none to a half of them.
+    let part = (peak_mb(&free) - least) / 4;
+    for budget in [least, least + part, least + 2 * part] {
         let name = format!("within{budget}");
         let done = train(&desk, &format!("--output_dir {name} --memory_budget {budget}MB")).ok();
         assert!(done.stderr.contains("computed twice"), "{budget} MB: {}", done.stderr);

@@ -18,14 +18,13 @@ use super::pass::{Pass, Wanted};
 use super::save::{self, CopiedFiles};
 use crate::progress::{Progress, Silent};
 use crate::text::{Batch, Prompts, Role, Tokenizer, Tokens};
-use crate::workers::on_a_worker;
 use crate::{Error, Result};
 
 /// A model in memory.
 pub struct EmbeddingModel<O: Ops> {
     ops: Arc<O>,
     parameters: Parameters<O>,
-    adapters: Option<Adapters>,
+    pub(super) adapters: Option<Adapters>,
     encoder: Encoder,
     head: Head,
     tokenizer: Tokenizer,
@@ -37,10 +36,10 @@ pub struct EmbeddingModel<O: Ops> {
 }
 
 /// The adapters of a model, whose tensors are among its parameters.
-struct Adapters {
+pub(super) struct Adapters {
     config: LoraConfig,
     /// Factor on what they add.
-    factor: f64,
+    pub(super) factor: f64,
 }
 
 /// What a forward pass keeps for its backward.
@@ -236,36 +235,30 @@ impl<O: Ops> EmbeddingModel<O> {
         }
         let offsets = single_tokens(batch);
         let pass = self.pass(batch, &offsets, DropoutRates::default());
-        on_a_worker(|| {
-            let hidden = self.encoder.encode(pass, batch);
-            let (embeddings, _) = self.head.forward(pass.of_wanted(), &hidden, &batch.skip);
-            self.ops.download(&embeddings)
-        })
+        let hidden = self.encoder.encode(pass, batch);
+        let (embeddings, _) = self.head.forward(pass.of_wanted(), &hidden, &batch.skip);
+        self.ops.download(&embeddings)
     }
 
     /// The embeddings of a batch of at least one text, `[n_texts, dim]`, and what [`backward`](Self::backward) needs.
     pub fn forward(&self, batch: &Batch, dropout: DropoutRates) -> (Vec<f32>, Saved<O>) {
         let offsets = single_tokens(batch);
         let pass = self.pass(batch, &offsets, dropout);
-        on_a_worker(|| {
-            let (last_hidden, encoder) = self.encoder.forward(pass, batch);
-            let (embeddings, head) = self.head.forward(pass.of_wanted(), &last_hidden, &batch.skip);
-            (self.ops.download(&embeddings), Saved { dropout, encoder, last_hidden, head })
-        })
+        let (last_hidden, encoder) = self.encoder.forward(pass, batch);
+        let (embeddings, head) = self.head.forward(pass.of_wanted(), &last_hidden, &batch.skip);
+        (self.ops.download(&embeddings), Saved { dropout, encoder, last_hidden, head })
     }
 
     /// Adds the gradients of all parameters that are trained. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` are those of the forward.
     pub fn backward(&self, batch: &Batch, saved: &Saved<O>, d_embeddings: &[f32], grads: &mut Gradients<O>) {
         let offsets = single_tokens(batch);
         let pass = self.pass(batch, &offsets, saved.dropout);
-        on_a_worker(|| {
-            // embeddings = head(last_hidden)
-            let d_embeddings = self.ops.upload(d_embeddings);
-            let (last_hidden, head) = (&saved.last_hidden, &saved.head);
-            let d_hidden = self.head.backward(pass.of_wanted(), last_hidden, &batch.skip, head, d_embeddings, grads);
-            // last_hidden = encoder(ids)
-            self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
-        });
+        // embeddings = head(last_hidden)
+        let d_embeddings = self.ops.upload(d_embeddings);
+        let d_hidden =
+            self.head.backward(pass.of_wanted(), &saved.last_hidden, &batch.skip, &saved.head, d_embeddings, grads);
+        // last_hidden = encoder(ids)
+        self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
     }
 
     /// The hidden states of a forward, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer. Where the

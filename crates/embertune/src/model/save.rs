@@ -170,6 +170,9 @@ pub fn hash<O: Ops>(model: &EmbeddingModel<O>) -> u128 {
             hash.update(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
         }
     }
+    if let Some(adapters) = &model.adapters {
+        hash.update(&adapters.factor.to_le_bytes());
+    }
     hash.digest128()
 }
 

@@ -11,7 +11,6 @@ use super::state;
 use super::{Adafactor, AdamW, AdamWSettings};
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Parameters};
-use crate::workers::on_a_worker;
 
 /// Which optimizer (`--optim`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,10 +96,10 @@ impl<O: Ops> Optimizer<O> {
         lr: f64,
         grad_scale: f64,
     ) {
-        on_a_worker(|| match self {
+        match self {
             Optimizer::AdamW(adamw) => adamw.step(ops, parameters, gradients, lr, grad_scale),
             Optimizer::Adafactor(adafactor) => adafactor.step(ops, parameters, gradients, lr, grad_scale),
-        });
+        }
     }
 
     /// Writes the moments; see [`state::save`].

@@ -84,3 +84,15 @@ fn auto_measures_every_alpha_and_records_what_it_chose() {
     fixed.train().unwrap();
     assert!(weights(&saved) == weights(&load(&fixed.settings.output_dir)));
 }
+
+#[test]
+fn every_alpha_of_adapters_is_evaluated_as_what_it_is() {
+    let Some(mut job) = job(Some(MergeAlpha::Auto), Some(4)) else { return };
+    job.settings.eval_split = Some(0.34);
+    let record = job.train().unwrap();
+    let trials = record.merging.unwrap().trials;
+    // The same weights in memory, each time with another share of what the adapters add.
+    assert_eq!(Some(trials[0].scores), record.evaluation.baseline.map(|at| at.scores));
+    assert_eq!(Some(trials[3].scores), record.evaluation.last.map(|at| at.scores));
+    assert!(trials.iter().skip(1).all(|trial| trial.scores.loss != trials[0].scores.loss), "{trials:?}");
+}
