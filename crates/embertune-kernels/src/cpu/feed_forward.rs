@@ -4,7 +4,7 @@
 //! them: each block of a product is activated, or multiplied by the derivative, while it is in L2. What the backward reads of the input of the
 //! activation is kept in bf16, too.
 
-use crate::cpu::activation::{activation_forward, backward_with_value, both, forward};
+use crate::cpu::activation::{activation_backward, activation_forward, backward_with_value, both, forward};
 use crate::cpu::bf16::pack::{self, PANEL, Panels, Rows, ZEROS, pack_rows_of_pairs, unpack_rows_of_pairs, zip_pairs};
 use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{self, BLOCK_COLUMNS, BLOCK_ROWS, Block, Left};
@@ -35,12 +35,13 @@ pub(super) fn feed_forward_backward(
         return narrow.backward(d_y, x, wide, grads);
     }
     let mut d_wide = linear::input_gradient(cpu, d_y, layers.down);
-    // y = active down^T + bias, active = act(wide): one pass over wide gives both what d_weight needs and d_wide.
-    let active = backward_with_value(cpu, &mut d_wide, wide, layers.activation);
     if let Some(grads) = grads.down {
+        // y = active down^T + bias, active = act(wide): one pass over wide gives both what d_weight needs and d_wide.
+        let active = backward_with_value(cpu, &mut d_wide, wide, layers.activation);
         linear::add_gradients(cpu, d_y, &active, layers.down, grads);
+    } else {
+        d_wide = activation_backward(cpu, &d_wide, wide, layers.activation);
     }
-    drop(active);
     linear::linear_backward(cpu, &d_wide, x, layers.up, grads.up)
 }
 

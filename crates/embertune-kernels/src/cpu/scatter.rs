@@ -9,7 +9,7 @@ pub(super) struct Scatter<'a, T = f32> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the pointer is to a slice that is borrowed uniquely for `'a`; `write` demands that tasks write disjoint elements.
+// SAFETY: the pointer is to a slice that is borrowed uniquely for `'a`; `write` and `part` demand that tasks touch disjoint elements.
 unsafe impl<T: Copy + Send> Sync for Scatter<'_, T> {}
 
 impl<'a, T: Copy> Scatter<'a, T> {

@@ -25,8 +25,6 @@ const RESERVE: f64 = 0.03;
 /// How far the device's buffers may outgrow the plan, within the budget: freed buffers of other sizes are kept, since the next batch may
 /// want them, so that a run comes to take all of it. Less makes a run ask the system for memory again and again.
 const SLACK: f64 = 0.1;
-/// What the heap of each thread keeps of an evaluation (texts that are tokenized, rankings): of runs of 50 MB on two threads 4 MB were missing in the plan.
-const HEAP_BYTES: f64 = 2e6;
 /// Memory of the loss for each pair of query and passage: the similarity in f32, and whether it is masked.
 const PAIR_BYTES: f64 = 5.0;
 /// The embeddings and their gradients, apart and together, in f32.
@@ -261,8 +259,7 @@ impl Costs {
     /// The most that the process takes while no batch is computed: activations have been given back then.
     fn between_steps_bytes(&self, settings: &TrainSettings, limits: Limits, plan: &Plan) -> f64 {
         let load_bytes = limits.load_bytes as f64;
-        let heaps = rayon::current_num_threads() as f64 * HEAP_BYTES;
-        let evaluation_bytes = self.evaluation.as_ref().map_or(0.0, |costs| costs.bytes + heaps);
+        let evaluation_bytes = self.evaluation.as_ref().map_or(0.0, |costs| costs.bytes);
         let saves = cadence(settings.save_strategy, settings.save_steps, plan).times(plan.total_steps - 1) > 0;
         let saves_best = settings.load_best_model_at_end && self.evaluation.is_some();
         // Gradients and moments are there.

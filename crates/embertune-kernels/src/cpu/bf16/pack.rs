@@ -1,23 +1,19 @@
 //! `f32` matrices as pairs of bf16, in the layouts that [`product`](super::product) reads.
 //!
-//! Rounding is to nearest, ties to even, as PyTorch's. A sum of odd length gets a zero, a panel beyond the last column zeros.
+//! Rounding is to nearest, ties to even, as PyTorch's. A sum of odd length gets a zero. What fills the last panel may be anything, which a product ignores.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use crate::cpu::Buffer;
+use crate::cpu::bf16::BLOCK_COLUMNS;
 use crate::cpu::buffer::Pool;
 use crate::cpu::isa::{Detected, per_isa};
 use crate::cpu::scatter::Scatter;
 
-/// Columns that are packed at a time: whole panels of either kind.
-const STRETCH: usize = 384;
-/// Pairs of rows in one task of [`Panels::pack_rows`].
-const PAIRS_PER_TASK: usize = 16;
-
 /// What is paired with the last row of a sum of odd length.
-pub(crate) static ZEROS: [f32; STRETCH] = [0.0; STRETCH];
+pub(crate) static ZEROS: [f32; BLOCK_COLUMNS] = [0.0; BLOCK_COLUMNS];
 
 /// Columns of a panel of the right side: two AVX-512 registers of sums.
 pub(crate) const PANEL: usize = 32;
@@ -78,15 +74,16 @@ pub(crate) struct Panels<const WIDTH: usize> {
 impl<const WIDTH: usize> Panels<WIDTH> {
     /// From `x`, `[k, columns]`.
     pub(crate) fn pack_rows(isa: Detected, pool: &Pool, x: &[f32], columns: usize) -> Self {
+        const PAIRS_PER_TASK: usize = 16;
         let mut panels = Panels::unwritten(pool, columns, x.len().checked_div(columns).unwrap_or(0));
         let to = panels.scatter();
         // Two rows of `x` are a pair of every column.
         x.par_chunks((2 * PAIRS_PER_TASK * columns).max(1)).enumerate().for_each(|(task, rows)| {
-            let mut pairs = [0; STRETCH];
+            let mut pairs = [0; BLOCK_COLUMNS];
             for (pair, rows) in (task * PAIRS_PER_TASK..).zip(rows.chunks(2 * columns)) {
                 let (low, high) = rows.split_at(columns);
-                for first in (0..columns).step_by(STRETCH) {
-                    let stretch = first..columns.min(first + STRETCH);
+                for first in (0..columns).step_by(BLOCK_COLUMNS) {
+                    let stretch = first..columns.min(first + BLOCK_COLUMNS);
                     let pairs = &mut pairs[..stretch.len()];
                     // The sum may be odd.
                     let high = if high.is_empty() { &ZEROS[..stretch.len()] } else { &high[stretch.clone()] };
