@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How linear layers multiply. Sums, weights, optimizer, softmax, LayerNorm and loss are f32 (or wider) with either.
+/// How linear layers and attention multiply. Sums, weights, optimizer, softmax, LayerNorm and loss are f32 (or wider) with either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

@@ -419,7 +419,7 @@ impl TrainArgs {
         Duration::from_secs(self.rank_timeout)
     }
 
-    /// How linear layers multiply, by `--precision` or the original's `--bf16`.
+    /// How linear layers and attention multiply, by `--precision` or the original's `--bf16`.
     pub fn precision(&self) -> Precision {
         if self.bf16 == Some(false) { Precision::Fp32 } else { self.machine.precision }
     }

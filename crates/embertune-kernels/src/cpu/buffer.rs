@@ -122,9 +122,14 @@ impl Buffer {
 
     /// The same memory as integers, to be written.
     pub(crate) fn as_bits_mut(&mut self) -> &mut [u32] {
-        // SAFETY: as in `as_bits`; `&mut self` makes the borrow unique.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len) }
+        bits_mut(self)
     }
+}
+
+/// The same memory as integers, to be written.
+pub(crate) fn bits_mut(values: &mut [f32]) -> &mut [u32] {
+    // SAFETY: as in `Buffer::as_bits`; `&mut` makes the borrow unique.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
 impl Drop for Buffer {
@@ -216,12 +221,9 @@ impl Stock {
 
     fn put(&mut self, memory: Memory) {
         let n_lines = memory.n_lines();
-        if self.held_lines > self.limit {
-            self.held_lines -= n_lines;
-        } else {
-            self.freed_lines += n_lines;
-            self.freed.entry(n_lines).or_default().push(memory);
-        }
+        self.freed_lines += n_lines;
+        self.freed.entry(n_lines).or_default().push(memory);
+        self.release_beyond_limit();
     }
 
     /// Gives up to `n_lines` of freed buffers that are smaller than that back to the system, the largest first: batches have
@@ -237,13 +239,18 @@ impl Stock {
         self.held_lines -= released;
     }
 
-    /// Gives freed buffers back to the system, the largest first, until the limit is kept or none is left.
+    /// Gives freed buffers back to the system until the limit is kept or none is left: the smallest that is enough, else the largest. New pages
+    /// cost time, so the least is given back, and small buffers that are taken again and again stay.
     fn release_beyond_limit(&mut self) {
-        for (&size, list) in self.freed.iter_mut().rev() {
-            while self.held_lines > self.limit && list.pop().is_some() {
-                self.freed_lines -= size;
-                self.held_lines -= size;
-            }
+        while self.held_lines > self.limit {
+            let excess = self.held_lines - self.limit;
+            let enough = self.freed.range(excess..).find(|(_, list)| !list.is_empty()).map(|(&size, _)| size);
+            let largest = || self.freed.iter().rev().find(|(_, list)| !list.is_empty()).map(|(&size, _)| size);
+            let Some(size) = enough.or_else(largest) else { return };
+            let released = self.freed.get_mut(&size).and_then(Vec::pop);
+            debug_assert!(released.is_some());
+            self.freed_lines -= size;
+            self.held_lines -= size;
         }
     }
 }

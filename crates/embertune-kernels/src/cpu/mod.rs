@@ -49,7 +49,7 @@ use isa::Detected;
 #[derive(Clone)]
 pub struct Cpu {
     isa: Detected,
-    /// How linear layers multiply in bf16, if they do.
+    /// How linear layers and attention multiply in bf16, if they do.
     bf16: Option<MultiplyPairs>,
     pool: Pool,
 }
@@ -60,7 +60,7 @@ impl Cpu {
         Cpu { isa: Detected::widest(), bf16: None, pool: Pool::default() }
     }
 
-    /// Linear layers multiply bf16 and add in f32, everything else is f32; `None` where the CPU cannot multiply bf16.
+    /// Linear layers and attention multiply bf16 and add in f32, everything else is f32; `None` where the CPU cannot multiply bf16.
     pub fn bf16() -> Option<Self> {
         MultiplyPairs::native().map(|how| Cpu { bf16: Some(how), ..Cpu::new() })
     }
@@ -70,7 +70,7 @@ impl Cpu {
         Cpu { bf16: Some(MultiplyPairs::emulated()), ..Cpu::new() }
     }
 
-    /// Whether linear layers multiply bf16.
+    /// Whether linear layers and attention multiply bf16.
     pub fn multiplies_bf16(&self) -> bool {
         self.bf16.is_some()
     }

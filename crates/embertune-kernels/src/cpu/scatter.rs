@@ -39,4 +39,11 @@ impl<'a, T: Copy> Scatter<'a, T> {
         // SAFETY: in bounds by the assertion, and nobody else's by the contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
+
+    /// Where the element `at` lies, of which `len` rows of `width` elements follow that begin `stride` elements apart.
+    pub(super) fn rows_at(&self, at: usize, len: usize, width: usize, stride: usize) -> *mut T {
+        let end = at + len.saturating_sub(1) * stride + width;
+        assert!(width <= stride && end <= self.len, "{len} rows of {width} at {at}, {stride} apart, of {}", self.len);
+        self.start.wrapping_add(at)
+    }
 }

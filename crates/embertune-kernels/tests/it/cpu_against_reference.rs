@@ -20,8 +20,37 @@ static POOLS: LazyLock<Vec<ThreadPool>> = LazyLock::new(|| {
     [1, 2, 4].map(pool).into()
 });
 
+/// Allowed error where products multiply bf16, relative to the largest element of a tensor: each factor is off by up to 1/512. Measured: 1.11e-2 (2026-11-29).
+const BF16_TOLERANCE: f64 = 1.5e-2;
+
 /// `Cpu` against the reference.
 struct AllInstructionSets;
+
+/// `Cpu` in bf16 against the reference.
+struct InBf16;
+
+impl Check for InBf16 {
+    fn run(&self, what: &str, scenario: &impl Scenario) {
+        let expected = scenario.run(&Reference::<f64>::new());
+        for cpu in [Cpu::bf16(), Some(Cpu::bf16_emulated())].into_iter().flatten() {
+            check_on_threads(what, scenario, &cpu, &expected, BF16_TOLERANCE);
+        }
+    }
+}
+
+/// Compares the results on one thread with what is expected, and those on more with them, bit for bit.
+fn check_on_threads(what: &str, scenario: &impl Scenario, cpu: &Cpu, expected: &Results, scale_tolerance: f64) {
+    // Two runs on the first pool: the second takes used buffers.
+    POOLS[0].install(|| scenario.run(cpu));
+    let results: Vec<Results> = POOLS.iter().map(|pool| pool.install(|| scenario.run(cpu))).collect();
+    assert_agree(what, &results[0], expected, scale_tolerance, REL_TOLERANCE);
+    for threads in &results[1..] {
+        for ((name, one), (_, several)) in results[0].iter().zip(threads) {
+            let same = one.iter().zip(several).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && one.len() == several.len(), "{what}: {name} depends on the number of threads");
+        }
+    }
+}
 
 impl Check for AllInstructionSets {
     fn run(&self, what: &str, scenario: &impl Scenario) {
@@ -31,16 +60,7 @@ impl Check for AllInstructionSets {
                 eprintln!("SKIPPED: {isa} is not on this machine");
                 continue;
             };
-            // Two runs on the first pool: the second takes used buffers.
-            POOLS[0].install(|| scenario.run(&cpu));
-            let results: Vec<Results> = POOLS.iter().map(|pool| pool.install(|| scenario.run(&cpu))).collect();
-            assert_agree(&format!("{what}, {isa}"), &results[0], &expected, SCALE_TOLERANCE, REL_TOLERANCE);
-            for threads in &results[1..] {
-                for ((name, one), (_, several)) in results[0].iter().zip(threads) {
-                    let same = one.iter().zip(several).all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same && one.len() == several.len(), "{what}: {name} depends on the number of threads");
-                }
-            }
+            check_on_threads(&format!("{what}, {isa}"), scenario, &cpu, &expected, SCALE_TOLERANCE);
         }
     }
 }
@@ -68,6 +88,11 @@ fn dropout_and_layer_norm_agree() {
 #[test]
 fn attention_agrees() {
     scenarios::attention_agrees(&AllInstructionSets);
+}
+
+#[test]
+fn attention_in_bf16_agrees() {
+    scenarios::attention_agrees(&InBf16);
 }
 
 #[test]

@@ -66,6 +66,49 @@ pub(crate) fn product(how: MultiplyPairs, out: &mut [f32], start: Start<'_>, lef
     });
 }
 
+/// The left side of a product on one thread: pair `p` of row `i` is at `i * row_stride + p * pair_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct LeftPairs<'a> {
+    pub(crate) pairs: &'a [u32],
+    pub(crate) row_stride: usize,
+    pub(crate) pair_stride: usize,
+}
+
+/// `out (+)= left right` on this thread: `[m, 2 n_pairs]` times `[2 n_pairs, n]`, `right` in panels of [`PANEL`] columns.
+///
+/// # Safety
+/// `m` rows of `n` elements at `out`, `out_stride` apart, are valid for reads and writes, and no other thread touches them during the call.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn product_on_thread(
+    how: MultiplyPairs,
+    out: *mut f32,
+    out_stride: usize,
+    start: Start<'_>,
+    left: LeftPairs<'_>,
+    right: &[u32],
+    [m, n_pairs, n]: [usize; 3],
+) {
+    for (panel, right) in right[..n.div_ceil(PANEL) * n_pairs * PANEL].chunks_exact(n_pairs * PANEL).enumerate() {
+        let column = panel * PANEL;
+        for row in (0..m).step_by(TILE) {
+            let tile = Tile {
+                left: &left.pairs[row * left.row_stride..],
+                row_stride: left.row_stride,
+                pair_stride: left.pair_stride,
+                right,
+                n_pairs,
+                n_rows: TILE.min(m - row),
+                n_columns: PANEL.min(n - column),
+                start,
+                out: out.wrapping_add(row * out_stride + column),
+                out_stride,
+            };
+            // SAFETY: the tile is within the output, which is this thread's by the contract.
+            unsafe { how.tile(&tile) };
+        }
+    }
+}
+
 /// A block of the output of a product.
 pub(crate) struct Block<'a> {
     /// Not above [`BLOCK_ROWS`], of which the first is a multiple.

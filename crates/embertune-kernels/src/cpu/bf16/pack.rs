@@ -8,9 +8,12 @@ use rayon::prelude::*;
 
 use crate::cpu::Buffer;
 use crate::cpu::bf16::BLOCK_COLUMNS;
+use crate::cpu::bf16::tile::MultiplyPairs;
 use crate::cpu::buffer::Pool;
-use crate::cpu::isa::{Detected, per_isa};
+use crate::cpu::isa::{Detected, Isa, per_isa};
+use crate::cpu::matmul::View;
 use crate::cpu::scatter::Scatter;
+use crate::cpu::tiled::transpose::SQUARE;
 
 /// What is paired with the last row of a sum of odd length.
 pub(crate) static ZEROS: [f32; BLOCK_COLUMNS] = [0.0; BLOCK_COLUMNS];
@@ -188,16 +191,23 @@ fn pair(low: f32, high: f32) -> u32 {
     bf16_bits(low) | bf16_bits(high) << 16
 }
 
+/// Rows of `k` elements as rows of pairs.
+pub(crate) fn pack_rows_of_pairs(isa: Detected, out: &mut [u32], x: &[f32], k: usize) {
+    let rows = out.chunks_exact_mut(k.div_ceil(2)).zip(x.chunks_exact(k));
+    match Converter::new(isa) {
+        Some(converter) => rows.for_each(|(out, x)| converter.row(out, x)),
+        None => rows.for_each(|(out, x)| round_row(isa, out, x)),
+    }
+}
+
 per_isa! {
-    /// Rows of `k` elements as rows of pairs.
-    pub(crate) fn pack_rows_of_pairs<const FMA: bool>(out: &mut [u32], x: &[f32], k: usize) {
-        for (out, x) in out.chunks_exact_mut(k.div_ceil(2)).zip(x.chunks_exact(k)) {
-            if x.len() % 2 == 1 && let Some(last) = out.last_mut() {
-                *last = 0;
-            }
-            for (out, &x) in halves_mut(out).iter_mut().zip(x) {
-                *out = bf16_bits(x) as u16;
-            }
+    /// A row as pairs.
+    fn round_row<const FMA: bool>(out: &mut [u32], x: &[f32]) {
+        if x.len() % 2 == 1 && let Some(last) = out.last_mut() {
+            *last = 0;
+        }
+        for (out, &x) in halves_mut(out).iter_mut().zip(x) {
+            *out = bf16_bits(x) as u16;
         }
     }
 }
@@ -211,12 +221,69 @@ per_isa! {
     }
 }
 
+/// Pairs of two rows.
+pub(crate) fn zip_pairs(isa: Detected, out: &mut [u32], low: &[f32], high: &[f32]) {
+    match Converter::new(isa) {
+        Some(converter) => converter.zip(out, low, high),
+        None => round_pairs(isa, out, low, high),
+    }
+}
+
 per_isa! {
     /// Pairs of two rows.
-    pub(crate) fn zip_pairs<const FMA: bool>(out: &mut [u32], low: &[f32], high: &[f32]) {
+    fn round_pairs<const FMA: bool>(out: &mut [u32], low: &[f32], high: &[f32]) {
         for (out, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
             *out = pair(low, high);
         }
+    }
+}
+
+/// Rows of a matrix that lie in one piece each as rows of pairs: `[rows][pairs]`.
+pub(crate) fn pack_view(isa: Detected, out: &mut [u32], x: View<'_>) {
+    let k = x.n_cols();
+    for (row, out) in out.chunks_exact_mut(k.div_ceil(2)).enumerate() {
+        pack_rows_of_pairs(isa, out, x.row(row, 0..k), k);
+    }
+}
+
+/// The panels of a matrix `[k, columns]` whose rows lie in one piece each, on this thread: `[panel][pair][PANEL]`.
+pub(crate) fn pack_panels(isa: Detected, out: &mut [u32], x: View<'_>) {
+    let (k, columns) = (x.n_rows(), x.n_cols());
+    for (panel, out) in out.chunks_exact_mut((k.div_ceil(2) * PANEL).max(1)).enumerate() {
+        let columns = panel * PANEL..columns.min((panel + 1) * PANEL);
+        for (pair, out) in out.chunks_exact_mut(PANEL).enumerate() {
+            let low = x.row(2 * pair, columns.clone());
+            let high = if 2 * pair + 1 < k { x.row(2 * pair + 1, columns.clone()) } else { &ZEROS[..low.len()] };
+            zip_pairs(isa, &mut out[..low.len()], low, high);
+        }
+    }
+}
+
+/// The panels of the transposed matrix of `x`, `[columns, k]`, whose rows lie in one piece each, on this thread: `[panel][pair][PANEL]`.
+pub(crate) fn pack_transposed_panels(isa: Detected, out: &mut [u32], x: View<'_>) {
+    let (columns, k) = (x.n_rows(), x.n_cols());
+    for (panel, out) in out.chunks_exact_mut((k.div_ceil(2) * PANEL).max(1)).enumerate() {
+        for first in (panel * PANEL..columns.min((panel + 1) * PANEL)).step_by(SQUARE) {
+            for (square, from) in (0..k).step_by(2 * SQUARE).enumerate() {
+                let steps = from..k.min(from + 2 * SQUARE);
+                let rows =
+                    std::array::from_fn(|i| if first + i < columns { x.row(first + i, steps.clone()) } else { &[] });
+                let out = &mut out[square * SQUARE * PANEL + first % PANEL..];
+                match Converter::new(isa) {
+                    Some(converter) => converter.transposed_square(out, &rows, steps.len().div_ceil(2)),
+                    None => transpose_square(isa, out, &rows, steps.len().div_ceil(2)),
+                }
+            }
+        }
+    }
+}
+
+/// `out[pair * PANEL + i]` = pair `pair` of row `i`, on any machine.
+fn transpose_square(isa: Detected, out: &mut [u32], rows: &[&[f32]; SQUARE], n_pairs: usize) {
+    let mut pairs = [0; SQUARE];
+    for (i, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
+        round_row(isa, &mut pairs[..n_pairs], row);
+        pairs[..n_pairs].iter().enumerate().for_each(|(pair, &value)| out[pair * PANEL + i] = value);
     }
 }
 
@@ -240,6 +307,175 @@ fn pack_columns_of_panel<const WIDTH: usize>(
         }
         for (out, &pair) in out.chunks_exact_mut(WIDTH).zip(&*row) {
             out[column] = pair;
+        }
+    }
+}
+
+/// Rounds by the CPU's own instructions, which take numbers below the least normal one as zero, as its products do: the proof that it has them.
+#[derive(Clone, Copy)]
+struct Converter(());
+
+impl Converter {
+    /// Where `isa` is AVX-512 and the machine has AVX-512 BF16, too.
+    fn new(isa: Detected) -> Option<Self> {
+        let present = isa.isa() == Isa::Avx512 && MultiplyPairs::native().is_some();
+        present.then_some(Converter(()))
+    }
+
+    /// A row as pairs.
+    fn row(self, out: &mut [u32], x: &[f32]) {
+        assert_eq!(out.len(), x.len().div_ceil(2), "pairs of a row of {}", x.len());
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `self` exists only where the features were found; `out` holds a pair for every two elements of `x`.
+        unsafe {
+            x86::row(out.as_mut_ptr(), x)
+        }
+    }
+
+    /// Pairs of two rows.
+    fn zip(self, out: &mut [u32], low: &[f32], high: &[f32]) {
+        assert!(out.len() == low.len() && out.len() == high.len(), "pairs of rows of {} and {}", low.len(), high.len());
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `row`; all three are equally long.
+        unsafe {
+            x86::zip(out, low.as_ptr(), high.as_ptr())
+        }
+    }
+
+    /// `out[pair * PANEL + i]` = pair `pair` of row `i`, for up to 16 pairs.
+    fn transposed_square(self, out: &mut [u32], rows: &[&[f32]; SQUARE], n_pairs: usize) {
+        assert!(
+            (1..=SQUARE).contains(&n_pairs) && (n_pairs - 1) * PANEL + SQUARE <= out.len(),
+            "a square leaves its panel"
+        );
+        assert!(rows.iter().all(|row| row.len() <= 2 * n_pairs), "a row of a square is longer than {n_pairs} pairs");
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `row`; the square is within `out`, and a register holds 16 pairs of a row.
+        unsafe {
+            x86::transposed_square(out.as_mut_ptr(), rows, n_pairs)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{PANEL, SQUARE};
+    use crate::cpu::tiled::transpose::x86::transposed;
+
+    /// The mask of the first `n <= 32` lanes.
+    fn lanes(n: usize) -> u32 {
+        ((1_u64 << n) - 1) as u32
+    }
+
+    /// Up to 32 elements as pairs, zeros behind them.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and BF16; `n` elements are readable at `x`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pairs(x: *const f32, n: usize) -> __m512i {
+        let mask = lanes(n);
+        // SAFETY: masked loads touch the first `n` elements alone.
+        let (low, high) = unsafe {
+            (_mm512_maskz_loadu_ps(mask as u16, x), _mm512_maskz_loadu_ps((mask >> 16) as u16, x.wrapping_add(16)))
+        };
+        bits(_mm512_cvtne2ps_pbh(high, low))
+    }
+
+    /// # Safety
+    /// The machine has AVX-512 F, BW and BF16; `x.len().div_ceil(2)` elements at `out` are valid for writes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn row(out: *mut u32, x: &[f32]) {
+        for from in (0..x.len()).step_by(32) {
+            let n = (x.len() - from).min(32);
+            let mask = lanes(n.div_ceil(2)) as u16;
+            // SAFETY: `n` elements are left of `x`, and a pair for every two of them of `out`.
+            unsafe { _mm512_mask_storeu_epi32(out.add(from / 2).cast(), mask, pairs(x.as_ptr().add(from), n)) };
+        }
+    }
+
+    /// # Safety
+    /// The machine has AVX-512 F, BW and BF16; `out.len()` elements are readable at `low` and `high`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn zip(out: &mut [u32], low: *const f32, high: *const f32) {
+        // Word `2 i` from the low half, `2 i + 1` from the high one.
+        let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+        // SAFETY: 32 words.
+        let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
+        for from in (0..out.len()).step_by(16) {
+            let n = (out.len() - from).min(16);
+            let mask = lanes(n) as u16;
+            // SAFETY: masked loads and stores touch `n` elements, so many are left.
+            unsafe {
+                let low = _mm512_maskz_loadu_ps(mask, low.add(from));
+                let high = _mm512_maskz_loadu_ps(mask, high.add(from));
+                let halves = bits(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_mask_storeu_epi32(
+                    out.as_mut_ptr().add(from).cast(),
+                    mask,
+                    _mm512_permutexvar_epi16(order, halves),
+                );
+            }
+        }
+    }
+
+    /// # Safety
+    /// The machine has AVX-512 F, BW and BF16; 16 elements at each of the first `n_pairs <= 16` multiples of `PANEL` of `out` are valid for writes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn transposed_square(out: *mut u32, rows: &[&[f32]; SQUARE], n_pairs: usize) {
+        let mut registers = [_mm512_setzero_ps(); SQUARE];
+        for (register, row) in registers.iter_mut().zip(rows) {
+            // SAFETY: as long as the row is.
+            *register = _mm512_castsi512_ps(unsafe { pairs(row.as_ptr(), row.len()) });
+        }
+        for (pair, &values) in transposed(registers).iter().enumerate().take(n_pairs) {
+            // SAFETY: by the contract.
+            unsafe { _mm512_storeu_ps(out.add(pair * PANEL).cast(), values) };
+        }
+    }
+
+    /// The same bits as integers.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn bits(pairs: __m512bh) -> __m512i {
+        // SAFETY: both are 512 bits in which every pattern is valid.
+        unsafe { std::mem::transmute(pairs) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::seeded;
+
+    /// Pairs of a matrix in every layout, with what is behind the pairs left as it was.
+    fn packed(isa: Detected, rows: usize, k: usize) -> Vec<Vec<u32>> {
+        let x = seeded(rows * (k + 3), 1);
+        let view = View::rows(&x, rows, k, k + 3);
+        let untouched = |len| vec![u32::MAX; len];
+        let mut as_rows = untouched(rows * k.div_ceil(2));
+        pack_view(isa, &mut as_rows, view);
+        let mut as_panels = untouched(rows.div_ceil(2) * k.next_multiple_of(PANEL));
+        pack_panels(isa, &mut as_panels, view);
+        let mut transposed = untouched(k.div_ceil(2) * rows.next_multiple_of(PANEL));
+        pack_transposed_panels(isa, &mut transposed, view);
+        // What fills the last panel may be anything.
+        for (panel, transposed) in transposed.chunks_exact_mut(k.div_ceil(2) * PANEL).enumerate() {
+            let n = PANEL.min(rows - panel * PANEL);
+            transposed.chunks_exact_mut(PANEL).for_each(|pair| pair[n..].fill(0));
+        }
+        vec![as_rows, as_panels, transposed]
+    }
+
+    #[test]
+    fn the_cpu_rounds_matrices_of_any_size_as_loops_do() {
+        let Some(portable) = Detected::new(Isa::Portable) else { unreachable!() };
+        for k in 1..70 {
+            for rows in [1, 2, 15, 16, 17, 31, 32, 33, 64, 65] {
+                assert_eq!(packed(Detected::widest(), rows, k), packed(portable, rows, k), "{rows} x {k}");
+            }
         }
     }
 }

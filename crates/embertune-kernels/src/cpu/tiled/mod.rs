@@ -6,7 +6,7 @@
 
 mod panels;
 mod tile;
-mod transpose;
+pub(crate) mod transpose;
 
 use std::ops::Range;
 

@@ -3,7 +3,7 @@
 use super::tile::Tiles;
 
 /// Elements of a register.
-pub(super) const SQUARE: usize = 16;
+pub(crate) const SQUARE: usize = 16;
 
 impl Tiles {
     /// `to[step * to_stride + i] = rows[i][step]` for all 16 `i`, where rows that are empty count as zeros and all others are equally long, up to 16.
@@ -26,7 +26,7 @@ impl Tiles {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
     use super::SQUARE;
@@ -37,36 +37,43 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn transpose(to: *mut f32, to_stride: usize, rows: &[&[f32]; SQUARE], n_steps: usize) {
         let mask = |row: &[f32]| ((1_u32 << row.len()) - 1) as u16;
-        // SAFETY: masked loads touch the elements of a row alone.
-        let rows: [__m512; SQUARE] =
-            std::array::from_fn(|i| unsafe { _mm512_maskz_loadu_ps(mask(rows[i]), rows[i].as_ptr()) });
+        let mut registers = [_mm512_setzero_ps(); SQUARE];
+        for (register, row) in registers.iter_mut().zip(rows) {
+            // SAFETY: masked loads touch the elements of a row alone.
+            *register = unsafe { _mm512_maskz_loadu_ps(mask(row), row.as_ptr()) };
+        }
+        for (step, &values) in transposed(registers).iter().enumerate().take(n_steps) {
+            // SAFETY: by the contract.
+            unsafe { _mm512_storeu_ps(to.add(step * to_stride), values) };
+        }
+    }
+
+    /// Register `i` of the result holds element `i` of every register.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn transposed(rows: [__m512; SQUARE]) -> [__m512; SQUARE] {
         // Pairs of rows, then quads: register `4 q + c` holds, in its 128-bit part `p`, column `4 p + c` of the rows `4 q..4 q + 4`.
-        let pairs: [__m512d; SQUARE] = std::array::from_fn(|i| {
-            let (even, odd) = (rows[i & !1], rows[i | 1]);
-            _mm512_castps_pd(if i % 2 == 0 { _mm512_unpacklo_ps(even, odd) } else { _mm512_unpackhi_ps(even, odd) })
-        });
-        let quads: [__m512; SQUARE] = std::array::from_fn(|i| {
+        let mut pairs = [_mm512_setzero_pd(); SQUARE];
+        for i in (0..SQUARE).step_by(2) {
+            pairs[i] = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+            pairs[i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+        }
+        let mut quads = [_mm512_setzero_ps(); SQUARE];
+        for i in (0..SQUARE).step_by(2) {
             let half = (i & !3) + (i & 2) / 2;
-            let (low, high) = (pairs[half], pairs[half + 2]);
-            _mm512_castpd_ps(if i % 2 == 0 { _mm512_unpacklo_pd(low, high) } else { _mm512_unpackhi_pd(low, high) })
-        });
+            quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(pairs[half], pairs[half + 2]));
+            quads[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(pairs[half], pairs[half + 2]));
+        }
+        let mut columns = [_mm512_setzero_ps(); SQUARE];
         for column in 0..4 {
             let [a, b, c, d] = [quads[column], quads[4 + column], quads[8 + column], quads[12 + column]];
             let (ab_low, ab_high) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b));
             let (cd_low, cd_high) = (_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xEE>(c, d));
-            let columns = [
-                _mm512_shuffle_f32x4::<0x88>(ab_low, cd_low),
-                _mm512_shuffle_f32x4::<0xDD>(ab_low, cd_low),
-                _mm512_shuffle_f32x4::<0x88>(ab_high, cd_high),
-                _mm512_shuffle_f32x4::<0xDD>(ab_high, cd_high),
-            ];
-            for (part, &values) in columns.iter().enumerate() {
-                let step = 4 * part + column;
-                if step < n_steps {
-                    // SAFETY: by the contract.
-                    unsafe { _mm512_storeu_ps(to.add(step * to_stride), values) };
-                }
-            }
+            columns[column] = _mm512_shuffle_f32x4::<0x88>(ab_low, cd_low);
+            columns[4 + column] = _mm512_shuffle_f32x4::<0xDD>(ab_low, cd_low);
+            columns[8 + column] = _mm512_shuffle_f32x4::<0x88>(ab_high, cd_high);
+            columns[12 + column] = _mm512_shuffle_f32x4::<0xDD>(ab_high, cd_high);
         }
+        columns
     }
 }

@@ -1,0 +1,194 @@
+//! Attention whose products multiply bf16. What each product takes is rounded once for a head of a text; sums, the softmax and its
+//! derivative are f32.
+
+use super::{Attention, BackwardRows, QUERY_BLOCK, Task, parts, softmax_backward_rows, softmax_rows, whole_lines};
+use crate::cpu::Cpu;
+use crate::cpu::bf16::pack::{PANEL, pack_panels, pack_rows_of_pairs, pack_transposed_panels, pack_view, zip_pairs};
+use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
+use crate::cpu::bf16::{LeftPairs, product_on_thread};
+use crate::cpu::buffer::bits_mut;
+use crate::cpu::matmul::View;
+use crate::cpu::scatter::Scatter;
+use crate::ops::Heads;
+
+/// Query rows in one block: whole tiles, and pairs.
+const BLOCK: usize = QUERY_BLOCK / TILE * TILE;
+const _: () = assert!(BLOCK.is_multiple_of(2));
+
+/// What the forward of one head of a text of `len` tokens needs: scores, then, as pairs, keys, values, queries and probabilities.
+pub(super) fn forward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize; 5] {
+    let (block, dim_pairs, key_pairs) = (BLOCK.min(len), head_dim.div_ceil(2), len.div_ceil(2));
+    [block * len, panels(len, dim_pairs), panels(head_dim, key_pairs), block * dim_pairs, block * key_pairs]
+        .map(whole_lines)
+}
+
+/// Writes the context and the log-sum-exp of one head of one text.
+pub(super) fn forward(
+    cpu: &Cpu,
+    how: MultiplyPairs,
+    attention: &Attention<'_>,
+    task: &Task,
+    context: &Scatter<'_>,
+    lse: &Scatter<'_>,
+    space: &mut [f32],
+) {
+    let &Task { head, first, len, .. } = task;
+    let (head_dim, width, n_tokens) = (attention.heads.head_dim, attention.heads.width(), attention.texts.n_tokens());
+    let bias_by_distance = attention.bias_by_distance(task);
+    let (dim_pairs, key_pairs) = (head_dim.div_ceil(2), len.div_ceil(2));
+    let [scores, keys, values, queries, probabilities] = parts(space, forward_sizes(attention.heads, len));
+    let [keys, values, queries, probabilities] = [keys, values, queries, probabilities].map(bits_mut);
+    pack_transposed_panels(cpu.isa, keys, attention.part(1, head, first, len));
+    pack_panels(cpu.isa, values, attention.part(2, head, first, len));
+    let mut row_lse = [0.0; BLOCK];
+    for query in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - query);
+        let token = first + query;
+        let scores = &mut scores[..n * len];
+        let queries = &mut queries[..n * dim_pairs];
+        pack_view(cpu.isa, queries, attention.part(0, head, token, n));
+        // SAFETY: `scores` holds `n` rows of `len`, and is this task's.
+        unsafe {
+            let left = by_rows(queries, dim_pairs);
+            product_on_thread(how, scores.as_mut_ptr(), len, Start::Zero, left, keys, [n, dim_pairs, len]);
+        }
+        let rows = attention.block(task, query, n, &bias_by_distance, attention.scale());
+        softmax_rows(cpu.isa, scores, &mut row_lse[..n], &rows);
+        let probabilities = &mut probabilities[..n * key_pairs];
+        pack_rows_of_pairs(cpu.isa, probabilities, scores, len);
+        let out = context.rows_at(token * width + head * head_dim, n, head_dim, width);
+        // SAFETY: these columns of these tokens belong to this task: one task per text and head.
+        unsafe {
+            let left = by_rows(probabilities, key_pairs);
+            product_on_thread(how, out, width, Start::Zero, left, values, [n, key_pairs, head_dim]);
+            lse.write(head * n_tokens + token, &row_lse[..n]);
+        }
+    }
+}
+
+/// What the backward of one head of a text of `len` tokens needs: probabilities and the gradient of the scores, then, as pairs, what the
+/// products take.
+pub(super) fn backward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize; 12] {
+    let (block, dim_pairs, key_pairs) = (BLOCK.min(len), head_dim.div_ceil(2), len.div_ceil(2));
+    let block_pairs = block.div_ceil(2);
+    [
+        2 * block_pairs * len,
+        2 * block_pairs * len,
+        panels(len, dim_pairs),
+        panels(len, dim_pairs),
+        panels(head_dim, key_pairs),
+        block * dim_pairs,
+        panels(head_dim, block_pairs),
+        block * dim_pairs,
+        panels(head_dim, block_pairs),
+        block_pairs * len,
+        block_pairs * len,
+        block * key_pairs,
+    ]
+    .map(whole_lines)
+}
+
+/// What a backward reads, of all tokens.
+#[derive(Clone, Copy)]
+pub(super) struct BackwardInputs<'a> {
+    /// `[n_tokens, width]`.
+    pub(super) d_context: &'a [f32],
+    /// `[n_tokens, width]`.
+    pub(super) context: &'a [f32],
+    /// `[heads, n_tokens]`.
+    pub(super) lse: &'a [f32],
+}
+
+/// Writes the gradients of query, key and value of one head of one text. Returns the gradient of the bias by distance, times what scores are multiplied by.
+pub(super) fn backward(
+    cpu: &Cpu,
+    how: MultiplyPairs,
+    attention: &Attention<'_>,
+    task: &Task,
+    inputs: BackwardInputs<'_>,
+    d_qkv: &Scatter<'_>,
+    space: &mut [f32],
+) -> Vec<f32> {
+    let &Task { head, first, len, .. } = task;
+    let (head_dim, width, n_tokens) = (attention.heads.head_dim, attention.heads.width(), attention.texts.n_tokens());
+    let bias_by_distance = attention.bias_by_distance(task);
+    let mut d_by_distance = vec![0.0; bias_by_distance.len()];
+    let (dim_pairs, key_pairs) = (head_dim.div_ceil(2), len.div_ceil(2));
+    let [p_space, d_s_space, rest @ ..] = parts(space, backward_sizes(attention.heads, len));
+    let [keys, values, key_rows, q, q_rows, d_out, d_out_rows, p_columns, d_s_columns, d_s_pairs] = rest.map(bits_mut);
+    pack_transposed_panels(cpu.isa, keys, attention.part(1, head, first, len));
+    pack_transposed_panels(cpu.isa, values, attention.part(2, head, first, len));
+    pack_panels(cpu.isa, key_rows, attention.part(1, head, first, len));
+    let d_part = |part: usize, token: usize, n: usize| {
+        d_qkv.rows_at(token * 3 * width + part * width + head * head_dim, n, head_dim, 3 * width)
+    };
+    for query in (0..len).step_by(BLOCK) {
+        let n = BLOCK.min(len - query);
+        let (token, n_pairs) = (first + query, n.div_ceil(2));
+        let at = token * width + head * head_dim;
+        let queries = attention.part(0, head, token, n);
+        let d_context = View::rows(&inputs.d_context[at..], n, head_dim, width);
+        let (p, d_s) = (&mut p_space[..n * len], &mut d_s_space[..n * len]);
+        let (q, d_out) = (&mut q[..n * dim_pairs], &mut d_out[..n * dim_pairs]);
+        let (q_rows, d_out_rows) =
+            (&mut q_rows[..panels(head_dim, n_pairs)], &mut d_out_rows[..panels(head_dim, n_pairs)]);
+        pack_view(cpu.isa, q, queries);
+        pack_panels(cpu.isa, q_rows, queries);
+        pack_view(cpu.isa, d_out, d_context);
+        pack_panels(cpu.isa, d_out_rows, d_context);
+        // SAFETY: `p` and `d_s` hold `n` rows of `len`, and are this task's.
+        unsafe {
+            let shape = [n, dim_pairs, len];
+            product_on_thread(how, p.as_mut_ptr(), len, Start::Zero, by_rows(q, dim_pairs), keys, shape);
+            // context = dropped v, where dropped = dropout(p)
+            product_on_thread(how, d_s.as_mut_ptr(), len, Start::Zero, by_rows(d_out, dim_pairs), values, shape);
+        }
+        let lse_at = head * n_tokens + token;
+        let rows = BackwardRows {
+            lse: &inputs.lse[lse_at..lse_at + n],
+            context: &inputs.context[at..],
+            d_context: &inputs.d_context[at..],
+            width,
+            head_dim,
+        };
+        let block = attention.block(task, query, n, &bias_by_distance, attention.scale());
+        softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &rows, &block);
+        let d_s_pairs = &mut d_s_pairs[..n * key_pairs];
+        pack_rows_of_pairs(cpu.isa, d_s_pairs, d_s, len);
+        for (values, pairs) in [(&mut *p_space, &mut *p_columns), (&mut *d_s_space, &mut *d_s_columns)] {
+            values[n * len..2 * n_pairs * len].fill(0.0);
+            for (rows, pairs) in values.chunks_exact(2 * len).zip(pairs.chunks_exact_mut(len)).take(n_pairs) {
+                let (low, high) = rows.split_at(len);
+                zip_pairs(cpu.isa, pairs, low, high);
+            }
+        }
+        let start = if query == 0 { Start::Zero } else { Start::Output };
+        let (d_q, d_k, d_v) = (d_part(0, token, n), d_part(1, first, len), d_part(2, first, len));
+        // SAFETY: these columns of these tokens belong to this task: one task per text and head.
+        unsafe {
+            let stride = 3 * width;
+            let shape = [len, n_pairs, head_dim];
+            product_on_thread(how, d_v, stride, start, by_columns(p_columns, len), d_out_rows, shape);
+            // scores = q k^T / sqrt(head_dim), whose factor is in d_s
+            product_on_thread(how, d_k, stride, start, by_columns(d_s_columns, len), q_rows, shape);
+            let left = by_rows(d_s_pairs, key_pairs);
+            product_on_thread(how, d_q, stride, Start::Zero, left, key_rows, [n, key_pairs, head_dim]);
+        }
+    }
+    d_by_distance
+}
+
+/// Elements of panels of `columns` columns of `pairs` pairs.
+fn panels(columns: usize, pairs: usize) -> usize {
+    columns.next_multiple_of(PANEL) * pairs
+}
+
+/// Rows of pairs.
+fn by_rows(pairs: &[u32], n_pairs: usize) -> LeftPairs<'_> {
+    LeftPairs { pairs, row_stride: n_pairs, pair_stride: 1 }
+}
+
+/// Pairs of rows that are the columns of the left side, of which there are `n_rows`.
+fn by_columns(pairs: &[u32], n_rows: usize) -> LeftPairs<'_> {
+    LeftPairs { pairs, row_stride: 1, pair_stride: n_rows }
+}
