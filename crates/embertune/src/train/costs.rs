@@ -72,8 +72,6 @@ pub struct EvaluationCosts {
     pub bytes: f64,
     /// How long it takes.
     pub seconds: f64,
-    /// How long the probe of the base's behaviour takes, of which merging needs one for each alpha.
-    pub probe_seconds: f64,
 }
 
 impl EvaluationCosts {
@@ -96,7 +94,6 @@ impl EvaluationCosts {
             bytes: token_bytes * shape.chunk_tokens as f64
                 + (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES,
             seconds: token_s * shape.n_tokens as f64,
-            probe_seconds: token_s * shape.probe_tokens as f64,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use embertune_kernels::Ops;
 
 use crate::data::{Example, Pool, Scores as RowScores, TextId};
-use crate::embed::{MAX_CHUNK_TOKENS, embed};
+use crate::embed::{MAX_CHUNK_TOKENS, Vectors, embed};
 use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
 use crate::eval::similarity::cosine;
@@ -71,12 +71,22 @@ pub struct EvaluationShape {
     pub sample: Batch,
     /// All that is encoded: queries, candidates, and the rows of the loss.
     pub n_tokens: usize,
-    /// All that [`pair_similarities`](HeldOut::pair_similarities) encodes.
-    pub probe_tokens: usize,
     /// The most that goes through the model at once.
     pub chunk_tokens: usize,
     /// Queries and candidates, whose vectors are held.
     pub n_vectors: usize,
+}
+
+/// What an evaluation finds.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    /// The numbers of the model.
+    pub scores: Scores,
+    /// The measure of the run for each query, where it is one of queries.
+    pub per_query: Option<Vec<f64>>,
+    /// The cosine of every pair of a sample of the candidates, always the same ones, where `merge_alpha` asks for it: how the model orders
+    /// what it was not trained on.
+    pub pair_similarities: Vec<f64>,
 }
 
 /// What the model is evaluated on.
@@ -161,29 +171,16 @@ impl HeldOut {
             sample,
             // The rows' queries come first: they are searched for as well.
             n_tokens: of_rows.iter().chain(&of_rows[..rows.len()]).sum::<usize>() + of_candidates,
-            probe_tokens: n_sampled,
             chunk_tokens: (BATCH_SIZE * longest).min(MAX_CHUNK_TOKENS).min(of_candidates),
             n_vectors: self.queries.len() + self.pool.len(),
         })
     }
 
-    /// The numbers of `model` as it is now.
+    /// What is found of `model` as it is now.
     ///
     /// # Errors
     /// A model that gives values that are no finite numbers.
-    pub fn evaluate<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Scores> {
-        Ok(self.evaluate_queries(model, settings)?.0)
-    }
-
-    /// As [`evaluate`](Self::evaluate), and the measure of the run for each query, where it is one of queries.
-    ///
-    /// # Errors
-    /// A model that gives values that are no finite numbers.
-    pub fn evaluate_queries<O: Ops>(
-        &self,
-        model: &EmbeddingModel<O>,
-        settings: &TrainSettings,
-    ) -> Result<(Scores, Option<Vec<f64>>)> {
+    pub fn evaluate<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Evaluated> {
         let queries: Vec<_> = self.queries.iter().map(|query| query.text.as_str()).collect();
         let candidates: Vec<_> = self.pool.texts().iter().map(String::as_str).collect();
         let vectors = |texts: &[&str], role| embed(model, texts, role, None, BATCH_SIZE, &Silent);
@@ -206,19 +203,11 @@ impl HeldOut {
         };
         let list =
             measured.and_then(|measured| evaluation.scores.into_iter().find(|s| (s.metric, s.cutoff) == measured));
-        Ok((scores, list.map(|score| score.per_query)))
-    }
-
-    /// The cosine of every pair of a sample of the candidates, always the same ones: how `model` orders what it was not trained on.
-    ///
-    /// # Errors
-    /// A model that gives values that are no finite numbers.
-    pub fn pair_similarities<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Vec<f64>> {
-        let sample = Shuffle::new(self.pool.len(), key(&[PROBE, settings.seed])).take(PROBE_TEXTS);
-        let texts: Vec<_> = sample.map(|row| self.pool.texts()[row].as_str()).collect();
-        let vectors = embed(model, &texts, Role::Passage, None, BATCH_SIZE, &Silent)?;
-        let pairs = (0..texts.len()).flat_map(|left| (0..left).map(move |right| (left, right)));
-        Ok(pairs.map(|(left, right)| cosine(vectors.row(left), vectors.row(right))).collect())
+        let pair_similarities = match settings.merge_alpha {
+            Some(_) => pair_similarities(&candidates, settings.seed),
+            None => Vec::new(),
+        };
+        Ok(Evaluated { scores, per_query: list.map(|score| score.per_query), pair_similarities })
     }
 
     /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file.
@@ -239,6 +228,13 @@ impl HeldOut {
         }
         (n_contrasted > 0).then(|| sum / n_contrasted as f64)
     }
+}
+
+/// See [`Evaluated::pair_similarities`].
+fn pair_similarities(candidates: &Vectors, seed: u64) -> Vec<f64> {
+    let sample: Vec<_> = Shuffle::new(candidates.n_rows(), key(&[PROBE, seed])).take(PROBE_TEXTS).collect();
+    let pairs = sample.iter().enumerate().flat_map(|(i, &left)| sample[..i].iter().map(move |&right| (left, right)));
+    pairs.map(|(left, right)| cosine(candidates.row(left), candidates.row(right))).collect()
 }
 
 /// The loss of held-out rows in a training as `settings` say.

@@ -14,6 +14,7 @@ use crate::train::costs::Costs;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::HeldOut;
 use crate::train::memory::{MemoryBudget, peak_memory_bytes, shown};
+use crate::train::merge::MergeAlpha;
 use crate::train::record::Seconds;
 use crate::train::sampler::epoch_order;
 use crate::train::settings::TrainSettings;
@@ -232,9 +233,9 @@ impl Costs {
             + n_pairs as f64 * self.pair_s
             + shape.n_steps as f64 * self.optimizer_s;
         let (evaluations, evaluation_seconds) = self.evaluation.as_ref().map_or((0, 0.0), |costs| {
-            let n_tried = settings.merge_alpha.map_or(0, |alpha| alpha.tried().len());
-            let n = n_while_training(settings, &shape.plan) + n_tried;
-            (n, n as f64 * costs.seconds + n_tried as f64 * costs.probe_seconds)
+            let n_mixed = settings.merge_alpha.map_or(0, MergeAlpha::n_evaluated);
+            let n = n_while_training(settings, &shape.plan) + n_mixed;
+            (n, n as f64 * costs.seconds)
         });
         let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
         Ok(Forecast {

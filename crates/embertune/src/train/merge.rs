@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::eval::similarity::{pearson, ranks};
 use crate::model::EmbeddingModel;
-use crate::train::evaluation::HeldOut;
+use crate::train::evaluation::{Evaluated, HeldOut};
 use crate::train::measure::{Measure, Scores};
 use crate::train::settings::TrainSettings;
 
@@ -31,12 +31,17 @@ pub enum MergeAlpha {
 }
 
 impl MergeAlpha {
-    /// What is evaluated where there are rows to evaluate on.
-    pub fn tried(self) -> Vec<f64> {
+    /// What is compared where there are rows to evaluate on.
+    fn tried(self) -> Vec<f64> {
         match self {
             MergeAlpha::Auto => TRIED.to_vec(),
             MergeAlpha::Fixed(alpha) => vec![alpha],
         }
+    }
+
+    /// Number of evaluations that it takes: base and tuned model have had theirs.
+    pub fn n_evaluated(self) -> usize {
+        self.tried().into_iter().filter(|alpha| ![0.0, 1.0].contains(alpha)).count()
     }
 }
 
@@ -141,6 +146,28 @@ impl Mixer {
     }
 }
 
+/// What the shares are judged by.
+pub struct Judge {
+    /// Where each is evaluated.
+    pub held_out: HeldOut,
+    /// What was found there of the base, where it was evaluated.
+    pub base: Option<Evaluated>,
+    /// And of the tuned model.
+    pub tuned: Option<Evaluated>,
+}
+
+impl Judge {
+    /// What is found of `model`, which is that of `alpha`. Nothing is evaluated twice.
+    fn evaluate<O: Ops>(&self, alpha: f64, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Evaluated> {
+        let known = match alpha {
+            0.0 => &self.base,
+            1.0 => &self.tuned,
+            _ => &None,
+        };
+        known.clone().map_or_else(|| self.held_out.evaluate(model, settings), Ok)
+    }
+}
+
 /// Makes `model`, which is tuned, what `alpha` says. `base` loads the model that it was at first; it is there only as long as its weights are
 /// read. What `auto` finds is said to `say`, one line each.
 ///
@@ -150,30 +177,32 @@ pub fn merge<O: Ops>(
     model: &mut EmbeddingModel<O>,
     alpha: MergeAlpha,
     base: impl FnOnce(&EmbeddingModel<O>) -> Result<EmbeddingModel<O>>,
-    held_out: Option<&HeldOut>,
+    judge: Option<&Judge>,
     settings: &TrainSettings,
     say: impl Fn(&str),
 ) -> Result<Merging> {
     let mixer = Mixer::new(model, base)?;
-    let Some(held_out) = held_out else {
+    let Some(judge) = judge else {
         let MergeAlpha::Fixed(alpha) = alpha else { panic!("settings without evaluation were refused") };
         mixer.set(model, alpha);
         return Ok(Merging { alpha, trials: Vec::new() });
     };
     let measure = settings.measure();
     mixer.set(model, 0.0);
-    let of_base = held_out.pair_similarities(model, settings)?;
+    let of_base = judge.evaluate(0.0, model, settings)?;
     let mut per_query = Vec::new();
     let mut trials = Vec::new();
     for alpha in alpha.tried() {
-        mixer.set(model, alpha);
-        let (scores, values) = held_out.evaluate_queries(model, settings)?;
-        let agreement_with_base = match alpha {
-            0.0 => 1.0,
-            _ => spearman(&of_base, &held_out.pair_similarities(model, settings)?),
+        let (found, agreement_with_base) = if alpha == 0.0 {
+            (of_base.clone(), 1.0)
+        } else {
+            mixer.set(model, alpha);
+            let found = judge.evaluate(alpha, model, settings)?;
+            let agreement = spearman(&of_base.pair_similarities, &found.pair_similarities);
+            (found, agreement)
         };
-        trials.push(Trial { alpha, scores, agreement_with_base, standard_error: None });
-        per_query.push(values);
+        trials.push(Trial { alpha, scores: found.scores, agreement_with_base, standard_error: None });
+        per_query.push(found.per_query);
     }
     let alpha = match alpha {
         MergeAlpha::Auto => choose(&mut trials, &per_query, measure),
@@ -268,6 +297,13 @@ mod tests {
         assert_eq!(choose(&mut trials(&[0.9, 0.85, 0.8]), &lists, Measure::Ndcg10), 0.0);
         // A loss has no queries: the best.
         assert_eq!(choose(&mut trials(&[0.0, 0.8, 0.79]), &[None, None, None], Measure::Loss), 0.25);
+    }
+
+    #[test]
+    fn base_and_tuned_model_are_not_evaluated_for_the_mixing() {
+        let n = |alpha: MergeAlpha| alpha.n_evaluated();
+        let fixed = [0.0, 0.5, 1.0].map(MergeAlpha::Fixed);
+        assert_eq!((n(MergeAlpha::Auto), fixed.map(n)), (TRIED.len() - 2, [0, 1, 0]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The whole job of `embertune train`: model and data from their files, the steps, and the folder of the trained model.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,14 @@ use crate::train::checksums;
 use crate::train::comm::{Alone, Communicator, by_first, gather};
 use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
-use crate::train::evaluation::{HeldOut, passages_of, split};
+use crate::train::evaluation::{Evaluated, HeldOut, passages_of, split};
 use crate::train::events::{EvaluationEvent, Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
 use crate::train::guards::unchanged;
 use crate::train::loss_settings::Reads;
 use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
-use crate::train::merge::{MergeAlpha, Merging, merge};
+use crate::train::merge::{Judge, MergeAlpha, Merging, merge};
 use crate::train::mixture::OwnSettings;
 use crate::train::output::RunFolder;
 use crate::train::ranks::check_alike;
@@ -107,6 +108,7 @@ pub fn train_as_rank<O: Ops>(
         remines,
         trainer,
         held_out,
+        evaluated: BTreeMap::new(),
         rounds,
         settings,
         forecast: &forecast,
@@ -118,13 +120,14 @@ pub fn train_as_rank<O: Ops>(
     };
     run.all_steps()?;
     let temperature = run.trainer.temperature();
-    let Run { trainer, held_out, so_far, .. } = run;
+    let Run { trainer, held_out, evaluated, so_far, .. } = run;
     // Its gradients and moments: what follows needs memory of its own, numbers on the host among it.
     drop(trainer);
     let mut record = None;
     by_first(ranks, || {
         let Some(folder) = folder else { return Ok(()) };
-        let done = Done { model, folder, held_out, fingerprint, forecast, so_far, temperature, n_ranks: ranks.size() };
+        let n_ranks = ranks.size();
+        let done = Done { model, folder, held_out, evaluated, fingerprint, forecast, so_far, temperature, n_ranks };
         record = Some(done.conclude(settings, recorded, observer)?);
         Ok(())
     })?;
@@ -136,6 +139,7 @@ struct Done<O: Ops> {
     model: EmbeddingModel<O>,
     folder: RunFolder,
     held_out: Option<HeldOut>,
+    evaluated: BTreeMap<usize, Evaluated>,
     fingerprint: Fingerprint,
     forecast: Forecast,
     so_far: SoFar,
@@ -151,7 +155,8 @@ impl<O: Ops> Done<O> {
         recorded: &TrainSettings,
         observer: &dyn Observer,
     ) -> Result<RunRecord> {
-        let Done { mut model, folder, held_out, fingerprint, forecast, so_far, temperature, n_ranks } = self;
+        let Done { mut model, folder, held_out, mut evaluated, fingerprint, forecast, so_far, temperature, n_ranks } =
+            self;
         model.ops().limit_buffers(0);
         let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
         model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
@@ -166,10 +171,13 @@ impl<O: Ops> Done<O> {
         if let Some(best) = best {
             folder.take_best(&mut model, best.step)?;
         }
+        let step_of_model = best.map_or(counts.steps, |best| best.step);
+        let (base, tuned) = (evaluated.remove(&0), evaluated.remove(&step_of_model));
+        let judge = held_out.map(|held_out| Judge { held_out, base, tuned });
         let began = Instant::now();
         let merging = match settings.merge_alpha {
             Some(alpha) => {
-                Some(merge_with_base(&mut model, alpha, held_out.as_ref(), &fingerprint, settings, observer)?)
+                Some(merge_with_base(&mut model, alpha, judge.as_ref(), &fingerprint, settings, observer)?)
             }
             None => None,
         };
@@ -194,7 +202,7 @@ impl<O: Ops> Done<O> {
             losses,
             evaluation: history,
             merging,
-            step_of_model: best.map_or(counts.steps, |best| best.step),
+            step_of_model,
             resumed_after,
             counts,
         };
@@ -218,7 +226,7 @@ impl<O: Ops> Done<O> {
 fn merge_with_base<O: Ops>(
     model: &mut EmbeddingModel<O>,
     alpha: MergeAlpha,
-    held_out: Option<&HeldOut>,
+    judge: Option<&Judge>,
     fingerprint: &Fingerprint,
     settings: &TrainSettings,
     observer: &dyn Observer,
@@ -236,7 +244,7 @@ fn merge_with_base<O: Ops>(
             hint: Some("put the base model back and resume from the last checkpoint".into()),
         })
     };
-    let merging = merge(model, alpha, base, held_out, settings, |line| observer.note(line))?;
+    let merging = merge(model, alpha, base, judge, settings, |line| observer.note(line))?;
     if merging.alpha == 0.0 && alpha == MergeAlpha::Auto {
         observer.warn("on the held-out rows nothing was better than the base model: the base model is what is saved");
     }
@@ -491,6 +499,8 @@ fn resume_at<O: Ops>(
 struct Run<'a, O: Ops> {
     trainer: Trainer<'a, O>,
     held_out: Option<HeldOut>,
+    /// On rank 0, what this process has found after step 0, the best and the last one: the mixing comes back to these models.
+    evaluated: BTreeMap<usize, Evaluated>,
     rounds: Option<Rounds>,
     settings: &'a TrainSettings,
     forecast: &'a Forecast,
@@ -638,7 +648,13 @@ impl<O: Ops> Run<'_, O> {
         let (measure, step) = (self.settings.measure(), self.trainer.steps_done());
         let began = Instant::now();
         self.trainer.free_memory();
-        let scores = by_first(self.ranks, || held_out.evaluate(self.trainer.model(), self.settings))?;
+        let evaluate = || {
+            let found = held_out.evaluate(self.trainer.model(), self.settings)?;
+            let scores = found.scores;
+            self.evaluated.insert(step, found);
+            Ok(scores)
+        };
+        let scores = by_first(self.ranks, evaluate)?;
         if scores.of(measure).is_none() {
             return Err(Error::Setting {
                 problem: format!(
@@ -653,6 +669,8 @@ impl<O: Ops> Run<'_, O> {
             folder.log(&entry)?;
         }
         let verdict = self.so_far.history.add(At { step, scores }, measure, self.settings.early_stopping_threshold);
+        let best = self.so_far.history.best.map(|best| best.step);
+        self.evaluated.retain(|&of, _| of == 0 || of == step || Some(of) == best);
         self.observer.evaluated(&EvaluationEvent { entry: &entry, measure, verdict, history: &self.so_far.history });
         if verdict == Verdict::Best && self.settings.load_best_model_at_end {
             self.trainer.free_memory();
