@@ -44,7 +44,7 @@ pub fn report(error: &Error) -> ExitCode {
         // Whoever read our output (`| head`) has seen enough.
         return ExitCode::SUCCESS;
     }
-    let is_interrupted = matches!(error, Error::Interrupted { .. });
+    let is_interrupted = error.is_interruption();
     eprintln!("{}{error}", if is_interrupted { "" } else { "error: " });
     if let Some(hint) = error.hint() {
         eprintln!("hint: {hint}");

@@ -121,6 +121,10 @@ impl Progress for Display {
     fn note(&self, message: &str) {
         self.line(&format!("note: {message}"));
     }
+
+    fn is_stop_requested(&self) -> bool {
+        self.signals.is_stop_requested()
+    }
 }
 
 impl Observer for Display {
@@ -150,32 +154,6 @@ impl Observer for Display {
 
     fn saved(&self, folder: &Path) {
         self.note(&format!("saved {}", folder.display()));
-    }
-
-    fn is_stop_requested(&self) -> bool {
-        self.signals.is_stop_requested()
-    }
-}
-
-/// Another rank than the first: it works as that does, which says it for all. Signals reach each rank.
-pub struct Quiet<'a>(pub &'a Display);
-
-impl Progress for Quiet<'_> {
-    fn start(&self, _what: &str, _total: u64) {}
-    fn advance(&self, _n: u64) {}
-    fn finish(&self) {}
-    fn warn(&self, _message: &str) {}
-    fn note(&self, _message: &str) {}
-}
-
-impl Observer for Quiet<'_> {
-    fn training_begins(&self, _plan: &Plan, _steps_done: usize) {}
-    fn step_done(&self, _event: &StepEvent<'_>) {}
-    fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
-    fn training_ends(&self) {}
-    fn saved(&self, _folder: &Path) {}
-    fn is_stop_requested(&self) -> bool {
-        self.0.is_stop_requested()
     }
 }
 

@@ -54,7 +54,7 @@ impl Vectors {
 /// progress in texts, and notes how many of them are too long.
 ///
 /// # Errors
-/// Where the texts can't be tokenized, or the model gives a value that is no finite number.
+/// Where the texts can't be tokenized, or the model gives a value that is no finite number; where `progress` wants the work to end.
 pub fn embed<O: Ops>(
     model: &EmbeddingModel<O>,
     texts: &[&str],
@@ -104,6 +104,9 @@ fn compute<O: Ops>(
             }
         }
         progress.advance(chunk.iter().map(|group| group.len() as u64).sum());
+        if progress.is_stop_requested() {
+            return Err(Error::Stopped);
+        }
     }
     Ok((values, tokens.iter().map(|tokens| tokens.truncated).collect()))
 }

@@ -84,6 +84,9 @@ pub enum Error {
     /// What ended the work on all ranks, rank 0 says.
     #[error("the work has ended on all ranks; rank 0 says why")]
     Ended,
+    /// The user stopped work that has nothing to lose.
+    #[error("interrupted")]
+    Stopped,
     /// The user stopped a training.
     #[error("interrupted after step {step}; {} holds the run until there", checkpoint.display())]
     Interrupted {
@@ -95,6 +98,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the user wanted it.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Error::Interrupted { .. } | Error::Stopped)
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -105,7 +113,7 @@ impl Error {
                 _ => None,
             },
             Error::Interrupted { .. } => Some("go on with the same command and `--resume_from_checkpoint last`"),
-            Error::Ended => None,
+            Error::Ended | Error::Stopped => None,
             Error::Row { hint, .. }
             | Error::Data { hint, .. }
             | Error::Model { hint, .. }

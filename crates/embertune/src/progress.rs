@@ -12,10 +12,29 @@ pub trait Progress: Sync {
     fn warn(&self, message: &str);
     /// Something worth saying that is no warning, in one line.
     fn note(&self, message: &str);
+    /// Whether the user wants the work to end: embedding ends at its next chunk then, with [`Error::Stopped`](crate::Error::Stopped), and a
+    /// training after its step, with a checkpoint.
+    fn is_stop_requested(&self) -> bool {
+        false
+    }
 }
 
 /// Says nothing.
 pub struct Silent;
+
+/// Says nothing, and ends where another wants it.
+pub struct Quiet<'a>(pub &'a dyn Progress);
+
+impl Progress for Quiet<'_> {
+    fn start(&self, _what: &str, _total: u64) {}
+    fn advance(&self, _n: u64) {}
+    fn finish(&self) {}
+    fn warn(&self, _message: &str) {}
+    fn note(&self, _message: &str) {}
+    fn is_stop_requested(&self) -> bool {
+        self.0.is_stop_requested()
+    }
+}
 
 impl Progress for Silent {
     fn start(&self, _what: &str, _total: u64) {}

@@ -50,11 +50,11 @@ impl Ranks {
         let (rank, size) = (self.0.rank(), self.0.size());
         match done {
             Err(Error::Ended) => Ok(diagnostics::failed()),
-            Err(Error::Interrupted { .. }) if rank > 0 => Ok(diagnostics::interrupted()),
+            Err(error) if error.is_interruption() && rank > 0 => Ok(diagnostics::interrupted()),
             // Said before MPI ends: after it the others are gone with their exit codes, and `mpirun` ends who is still at it.
             Err(error) if size > 1 => {
                 let code = diagnostics::report(&error);
-                if matches!(error, Error::Interrupted { .. }) { Ok(code) } else { self.take_all() }
+                if error.is_interruption() { Ok(code) } else { self.take_all() }
             }
             done => done,
         }

@@ -2,6 +2,7 @@
 
 use embertune::Result;
 use embertune::device::Precision;
+use embertune::progress::Quiet;
 use embertune::report::{Run, card};
 use embertune::train::comm::Communicator;
 use embertune::train::{Observer, TrainSettings, dry_run_as_rank, train_as_rank};
@@ -9,14 +10,16 @@ use embertune::train::{Observer, TrainSettings, dry_run_as_rank, train_as_rank};
 use super::start_threads;
 use crate::args::TrainArgs;
 use crate::device::{Device, on_device};
-use crate::progress::{Display, Quiet};
+use crate::progress::Display;
 
 /// Runs the command as one of `ranks`, of which the first shows what happens.
 pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Result<()> {
     let settings = args.settings()?;
     start_threads(&args.machine)?;
     let _listening = display.signals().listen()?;
-    let progress: &dyn Observer = if ranks.rank() == 0 { display } else { &Quiet(display) };
+    // Signals reach each rank.
+    let quiet = Quiet(display);
+    let progress: &dyn Observer = if ranks.rank() == 0 { display } else { &quiet };
     if args.per_device_train_batch_size == 1 && args.train_group_size == 2 {
         progress.warn(
             "`--per_device_train_batch_size 1` with `--train_group_size 2` gives each query a single negative, which is \

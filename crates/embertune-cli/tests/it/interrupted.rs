@@ -1,6 +1,7 @@
 //! Trainings that are killed or interrupted at any instant, and go on.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -124,6 +125,63 @@ fn sixty_kills_at_random_instants_change_no_bit() {
     kill(60);
 }
 
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Evaluations of many candidates, so that there is time to interrupt one.
+#[cfg(unix)]
+const MIX: &str = "train --model_name_or_path model --train_data rows.jsonl --candidate_pool many.jsonl --eval_split 0.2 \
+    --train_group_size 1 --learning_rate 1e-2 --max_steps 3 --save_strategy no --merge_alpha auto --threads 1";
+
+#[cfg(unix)]
+fn desk_to_mix_at() -> Desk {
+    let desk = Desk::new();
+    let rest: Vec<_> = (0..20_000).map(|i| format!(r#"{{"context": ["{i} is a number, and no program"]}}"#)).collect();
+    desk.write("many.jsonl", format!("{}\n{}", desk.read("pool.jsonl"), rest.join("\n")));
+    desk
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_ends_the_mixing_within_an_evaluation_and_the_run_goes_on_there() {
+    let desk = desk_to_mix_at();
+    desk.run(&format!("{MIX} --output_dir whole")).ok();
+    let said = fs::File::create(desk.path("stderr.txt")).unwrap();
+    let mut child =
+        desk.command(&format!("{MIX} --output_dir out")).stdout(Stdio::null()).stderr(said).spawn().unwrap();
+    let checkpoint = desk.path("out.partial/checkpoint-3");
+    while !checkpoint.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "{}", desk.read("stderr.txt"));
+        sleep(Duration::from_millis(5));
+    }
+    interrupt(&child);
+    let (code, said) = (child.wait().unwrap().code(), desk.read("stderr.txt"));
+    assert!(code == Some(130) && said.contains("interrupted after step 3"), "{code:?} {said}");
+    assert!(!said.contains("merge: alpha") && !desk.path("out").exists(), "{said}");
+    let done = desk.run(&format!("{MIX} --output_dir out --resume_from_checkpoint last")).ok();
+    assert!(done.stderr.contains("goes on after step 3") && done.stderr.contains("merge: alpha"), "{}", done.stderr);
+    let model = |name: &str| fs::read(desk.path(name).join("model.safetensors")).unwrap();
+    assert!(model("out") == model("whole"));
+    assert!(!desk.path("out/checkpoint-3").exists() && !desk.path("out.partial").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_ends_the_evaluation_of_the_base_model_and_leaves_nothing() {
+    let desk = desk_to_mix_at();
+    let before = desk.names();
+    let mut child = desk.command(&format!("{MIX} --output_dir out")).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("of evaluating 4 times")));
+    interrupt(&child);
+    let rest: Vec<_> = said.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line == "interrupted") && !rest.iter().any(|line| line.contains("evaluation:")));
+    assert_eq!(desk.names(), before);
+}
+
 #[test]
 #[cfg(unix)]
 fn ctrl_c_ends_with_a_checkpoint_and_says_how_to_go_on() {
@@ -139,8 +197,7 @@ fn ctrl_c_ends_with_a_checkpoint_and_says_how_to_go_on() {
     while !fs::read_to_string(&log).is_ok_and(|text| text.contains("\"loss\"")) {
         sleep(Duration::from_millis(5));
     }
-    let signal = |name: &str| Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
-    assert!(signal("-INT").success());
+    interrupt(&child);
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!(done.code, 130, "{}", done.stderr);
     assert!(done.stderr.lines().any(|line| line.starts_with("interrupted after step ")), "{}", done.stderr);

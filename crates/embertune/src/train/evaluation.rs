@@ -16,7 +16,7 @@ use crate::eval::retrieval::score;
 use crate::eval::similarity::cosine;
 use crate::eval::{Metric, Query, queries_of};
 use crate::model::{DropoutRates, EmbeddingModel};
-use crate::progress::{Progress, Silent};
+use crate::progress::{Progress, Quiet, Silent};
 use crate::random::{Shuffle, key};
 use crate::search::top_k;
 use crate::text::{Batch, Role};
@@ -176,14 +176,19 @@ impl HeldOut {
         })
     }
 
-    /// What is found of `model` as it is now.
+    /// What is found of `model` as it is now. Nothing of it is said to `progress`.
     ///
     /// # Errors
-    /// A model that gives values that are no finite numbers.
-    pub fn evaluate<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Evaluated> {
+    /// A model that gives values that are no finite numbers; [`Error::Stopped`] where `progress` wants it to end.
+    pub fn evaluate<O: Ops>(
+        &self,
+        model: &EmbeddingModel<O>,
+        settings: &TrainSettings,
+        progress: &dyn Progress,
+    ) -> Result<Evaluated> {
         let queries: Vec<_> = self.queries.iter().map(|query| query.text.as_str()).collect();
         let candidates: Vec<_> = self.pool.texts().iter().map(String::as_str).collect();
-        let vectors = |texts: &[&str], role| embed(model, texts, role, None, BATCH_SIZE, &Silent);
+        let vectors = |texts: &[&str], role| embed(model, texts, role, None, BATCH_SIZE, &Quiet(progress));
         let (queries, candidates) = (vectors(&queries, Role::Query)?, vectors(&candidates, Role::Passage)?);
         let found = top_k(&queries, &candidates, CUTOFFS[1], &Silent);
         let rankings: Vec<Vec<u32>> = found.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::progress::{Progress, Silent};
+use crate::progress::{Progress, Quiet, Silent};
 use crate::train::measure::{History, Measure, Verdict};
 use crate::train::record::EvaluationEntry;
 use crate::train::trainer::{Plan, StepReport};
@@ -20,8 +20,6 @@ pub trait Observer: Progress {
     fn training_ends(&self);
     /// A complete model folder was written.
     fn saved(&self, folder: &Path);
-    /// Whether the run is to end after this step, with a checkpoint.
-    fn is_stop_requested(&self) -> bool;
 }
 
 /// An optimizer step and the pace of the run.
@@ -50,13 +48,18 @@ pub struct EvaluationEvent<'a> {
     pub history: &'a History,
 }
 
+impl Observer for Quiet<'_> {
+    fn training_begins(&self, _plan: &Plan, _steps_done: usize) {}
+    fn step_done(&self, _event: &StepEvent<'_>) {}
+    fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
+    fn training_ends(&self) {}
+    fn saved(&self, _folder: &Path) {}
+}
+
 impl Observer for Silent {
     fn training_begins(&self, _plan: &Plan, _steps_done: usize) {}
     fn step_done(&self, _event: &StepEvent<'_>) {}
     fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
     fn training_ends(&self) {}
     fn saved(&self, _folder: &Path) {}
-    fn is_stop_requested(&self) -> bool {
-        false
-    }
 }

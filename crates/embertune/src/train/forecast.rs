@@ -263,8 +263,9 @@ impl Costs {
         let evaluation_bytes = self.evaluation.as_ref().map_or(0.0, |costs| costs.bytes);
         let saves = cadence(settings.save_strategy, settings.save_steps, plan).times(plan.total_steps - 1) > 0;
         let saves_best = settings.load_best_model_at_end && self.evaluation.is_some();
+        let saves_last = settings.merge_alpha.is_some() && self.evaluation.is_some();
         // Gradients and moments are there.
-        let during = evaluation_bytes.max(if saves || saves_best { load_bytes } else { 0.0 });
+        let during = evaluation_bytes.max(if saves || saves_best || saves_last { load_bytes } else { 0.0 });
         // They are gone. A model is written, read back and compared; or base and tuned weights lie on the host beside the model.
         let afterwards = match settings.merge_alpha {
             Some(_) if settings.adaptation.lora_r.is_none() => {

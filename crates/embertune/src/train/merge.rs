@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::eval::similarity::{pearson, ranks};
 use crate::model::EmbeddingModel;
+use crate::progress::Progress;
 use crate::train::evaluation::{Evaluated, HeldOut};
 use crate::train::measure::{Measure, Scores};
 use crate::train::settings::TrainSettings;
@@ -158,28 +159,34 @@ pub struct Judge {
 
 impl Judge {
     /// What is found of `model`, which is that of `alpha`. Nothing is evaluated twice.
-    fn evaluate<O: Ops>(&self, alpha: f64, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<Evaluated> {
+    fn evaluate<O: Ops>(
+        &self,
+        alpha: f64,
+        model: &EmbeddingModel<O>,
+        settings: &TrainSettings,
+        progress: &dyn Progress,
+    ) -> Result<Evaluated> {
         let known = match alpha {
             0.0 => &self.base,
             1.0 => &self.tuned,
             _ => &None,
         };
-        known.clone().map_or_else(|| self.held_out.evaluate(model, settings), Ok)
+        known.clone().map_or_else(|| self.held_out.evaluate(model, settings, progress), Ok)
     }
 }
 
 /// Makes `model`, which is tuned, what `alpha` says. `base` loads the model that it was at first; it is there only as long as its weights are
-/// read. What `auto` finds is said to `say`, one line each.
+/// read. What is found is said to `progress`.
 ///
 /// # Errors
-/// A base that cannot be loaded; a model that gives values that are no finite numbers.
+/// A base that cannot be loaded; a model that gives values that are no finite numbers; [`Error::Stopped`] where `progress` wants it to end.
 pub fn merge<O: Ops>(
     model: &mut EmbeddingModel<O>,
     alpha: MergeAlpha,
     base: impl FnOnce(&EmbeddingModel<O>) -> Result<EmbeddingModel<O>>,
     judge: Option<&Judge>,
     settings: &TrainSettings,
-    say: impl Fn(&str),
+    progress: &dyn Progress,
 ) -> Result<Merging> {
     let mixer = Mixer::new(model, base)?;
     let Some(judge) = judge else {
@@ -189,7 +196,7 @@ pub fn merge<O: Ops>(
     };
     let measure = settings.measure();
     mixer.set(model, 0.0);
-    let of_base = judge.evaluate(0.0, model, settings)?;
+    let of_base = judge.evaluate(0.0, model, settings, progress)?;
     let mut per_query = Vec::new();
     let mut trials = Vec::new();
     for alpha in alpha.tried() {
@@ -197,7 +204,7 @@ pub fn merge<O: Ops>(
             (of_base.clone(), 1.0)
         } else {
             mixer.set(model, alpha);
-            let found = judge.evaluate(alpha, model, settings)?;
+            let found = judge.evaluate(alpha, model, settings, progress)?;
             let agreement = spearman(&of_base.pair_similarities, &found.pair_similarities);
             (found, agreement)
         };
@@ -208,7 +215,7 @@ pub fn merge<O: Ops>(
         MergeAlpha::Auto => choose(&mut trials, &per_query, measure),
         MergeAlpha::Fixed(alpha) => alpha,
     };
-    table(&trials, alpha, measure).iter().for_each(|line| say(line));
+    table(&trials, alpha, measure).iter().for_each(|line| progress.note(line));
     mixer.set(model, alpha);
     Ok(Merging { alpha, trials })
 }

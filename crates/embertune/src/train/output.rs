@@ -261,12 +261,18 @@ impl RunFolder {
     }
 
     /// Writes the model and the record, and puts everything at the output folder in one step. The model's adapters are merged, and with
-    /// `with_adapter` in `adapter` as well.
+    /// `with_adapter` in `adapter` as well. The checkpoint `passing`, which was there to go on from to this end, goes.
     ///
     /// # Errors
     /// Those of [`EmbeddingModel::save`], and what the file system says. The output folder is as it was, then, and the last model is in
     /// the partial one.
-    pub fn finish<O: Ops>(self, model: &EmbeddingModel<O>, with_adapter: bool, record: &impl Serialize) -> Result<()> {
+    pub fn finish<O: Ops>(
+        self,
+        model: &EmbeddingModel<O>,
+        with_adapter: bool,
+        record: &impl Serialize,
+        passing: Option<&Path>,
+    ) -> Result<()> {
         let whole = self.partial.join(MODEL);
         model.save_with(&whole, |folder| if with_adapter { model.save_adapter(folder) } else { Ok(()) })?;
         write_file(&whole.join(RECORD), |out| {
@@ -286,7 +292,9 @@ impl RunFolder {
             }
         }
         for (step, checkpoint) in checkpoints(&self.partial) {
-            rename(&checkpoint, &whole.join(format!("{CHECKPOINT}{step}")))?;
+            if passing != Some(&checkpoint) {
+                rename(&checkpoint, &whole.join(format!("{CHECKPOINT}{step}")))?;
+            }
         }
         for (name, mined) in rounds(&self.partial) {
             rename(&mined, &whole.join(name))?;
@@ -298,6 +306,10 @@ impl RunFolder {
         rename(&whole, &self.output)?;
         if let Some(parent) = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_folder(parent).map_err(Error::io(parent, "write"))?;
+        }
+        if let Some(passing) = passing.filter(|passing| is_in(passing, &self.partial)) {
+            // By its name first: a part of it is none to go on from.
+            remove(passing)?;
         }
         fs::remove_dir_all(&self.partial).map_err(Error::io(&self.partial, "remove"))
     }

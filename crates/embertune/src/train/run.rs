@@ -9,7 +9,7 @@ use embertune_kernels::Ops;
 use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
-use crate::progress::Silent;
+use crate::progress::{Progress, Silent};
 use crate::train::cadence::Cadence;
 use crate::train::checkpoint::{Files, Fingerprint, MOMENTS, State};
 use crate::train::checksums;
@@ -119,6 +119,9 @@ pub fn train_as_rank<O: Ops>(
         observer,
     };
     run.all_steps()?;
+    // The mixing takes as long as its evaluations do: whoever stops it goes on from here.
+    let mixes = settings.merge_alpha.is_some() && run.held_out.is_some();
+    let checkpoint = if mixes { Some(run.last_checkpoint()?) } else { None };
     let temperature = run.trainer.temperature();
     let Run { trainer, held_out, evaluated, so_far, .. } = run;
     // Its gradients and moments: what follows needs memory of its own, numbers on the host among it.
@@ -127,7 +130,18 @@ pub fn train_as_rank<O: Ops>(
     by_first(ranks, || {
         let Some(folder) = folder else { return Ok(()) };
         let n_ranks = ranks.size();
-        let done = Done { model, folder, held_out, evaluated, fingerprint, forecast, so_far, temperature, n_ranks };
+        let done = Done {
+            model,
+            folder,
+            held_out,
+            evaluated,
+            checkpoint,
+            fingerprint,
+            forecast,
+            so_far,
+            temperature,
+            n_ranks,
+        };
         record = Some(done.conclude(settings, recorded, observer)?);
         Ok(())
     })?;
@@ -140,6 +154,8 @@ struct Done<O: Ops> {
     folder: RunFolder,
     held_out: Option<HeldOut>,
     evaluated: BTreeMap<usize, Evaluated>,
+    /// That of the last step, where a mixing follows.
+    checkpoint: Option<PathBuf>,
     fingerprint: Fingerprint,
     forecast: Forecast,
     so_far: SoFar,
@@ -155,8 +171,7 @@ impl<O: Ops> Done<O> {
         recorded: &TrainSettings,
         observer: &dyn Observer,
     ) -> Result<RunRecord> {
-        let Done { mut model, folder, held_out, mut evaluated, fingerprint, forecast, so_far, temperature, n_ranks } =
-            self;
+        let Done { mut model, folder, held_out, mut evaluated, checkpoint, fingerprint, forecast, so_far, .. } = self;
         model.ops().limit_buffers(0);
         let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
         model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
@@ -175,19 +190,20 @@ impl<O: Ops> Done<O> {
         let (base, tuned) = (evaluated.remove(&0), evaluated.remove(&step_of_model));
         let judge = held_out.map(|held_out| Judge { held_out, base, tuned });
         let began = Instant::now();
-        let merging = match settings.merge_alpha {
-            Some(alpha) => {
-                Some(merge_with_base(&mut model, alpha, judge.as_ref(), &fingerprint, settings, observer)?)
+        let mix = |alpha| merge_with_base(&mut model, alpha, judge.as_ref(), &fingerprint, settings, observer);
+        let merging = settings.merge_alpha.map(mix).transpose().map_err(|error| match (error, &checkpoint) {
+            (Error::Stopped, Some(checkpoint)) => {
+                Error::Interrupted { step: counts.steps, checkpoint: checkpoint.clone() }
             }
-            None => None,
-        };
+            (error, _) => error,
+        })?;
         seconds.evaluation += began.elapsed().as_secs_f64();
         let rates = settings.dropout_rates(model.dropout());
         let record = RunRecord {
             format: 1,
             embertune: env!("CARGO_PKG_VERSION"),
             settings: recorded.clone(),
-            temperature,
+            temperature: self.temperature,
             dropout: [rates.hidden, rates.attention],
             prompts: [model.prompts().query.clone(), model.prompts().passage.clone()],
             data: fingerprint.files.train_data.clone(),
@@ -198,7 +214,7 @@ impl<O: Ops> Done<O> {
             seconds,
             peak_memory_bytes: peak_memory_bytes(),
             threads: rayon::current_num_threads(),
-            ranks: n_ranks,
+            ranks: self.n_ranks,
             losses,
             evaluation: history,
             merging,
@@ -208,7 +224,7 @@ impl<O: Ops> Done<O> {
         };
         // Reading back what is written needs memory of its own.
         model.ops().limit_buffers(0);
-        folder.finish(&model, settings.adaptation.save_adapter, &record)?;
+        folder.finish(&model, settings.adaptation.save_adapter, &record, checkpoint.as_deref())?;
         if let Some(best) = best {
             observer.note(&format!(
                 "the model is that of step {}, the best by {}; the last one is in `last`",
@@ -244,7 +260,7 @@ fn merge_with_base<O: Ops>(
             hint: Some("put the base model back and resume from the last checkpoint".into()),
         })
     };
-    let merging = merge(model, alpha, base, judge, settings, |line| observer.note(line))?;
+    let merging = merge(model, alpha, base, judge, settings, observer)?;
     if merging.alpha == 0.0 && alpha == MergeAlpha::Auto {
         observer.warn("on the held-out rows nothing was better than the base model: the base model is what is saved");
     }
@@ -540,7 +556,7 @@ impl<O: Ops> Run<'_, O> {
             self.evaluate(0.0)?;
         }
         observer.training_begins(&plan, self.trainer.steps_done());
-        loop {
+        while !self.stops_early() {
             self.mine_again()?;
             let before =
                 self.so_far.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
@@ -553,22 +569,21 @@ impl<O: Ops> Run<'_, O> {
             }
             self.take_in(&report, took)?;
             let is_last = report.step == plan.total_steps;
-            let mut stops_early = false;
             if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
                 self.evaluate(report.epoch)?;
-                stops_early = !is_last && self.is_hopeless();
             }
-            if stops_early && !self.so_far.window.is_empty() {
+            if self.stops_early() && !self.so_far.window.is_empty() {
                 self.log(&report)?;
             }
-            if is_last || stops_early {
+            if is_last || self.stops_early() {
                 break;
             }
             // Whoever is asked to stop asks all; when to save is up to rank 0.
             let asked = gather(self.ranks, Ok((observer.is_stop_requested(), self.saves.is_due(report.step))))?;
             let stops = asked.iter().any(|(stops, _)| *stops);
             if stops || asked[0].1 {
-                let checkpoint = self.checkpoint()?;
+                let checkpoint = self.checkpoint(self.settings.save_total_limit)?;
+                observer.saved(&checkpoint);
                 if stops {
                     return Err(Error::Interrupted { step: report.step, checkpoint });
                 }
@@ -649,7 +664,9 @@ impl<O: Ops> Run<'_, O> {
         let began = Instant::now();
         self.trainer.free_memory();
         let evaluate = || {
-            let found = held_out.evaluate(self.trainer.model(), self.settings)?;
+            // Before the first step there is nothing to lose; later the step that was evaluated.
+            let progress: &dyn Progress = if step == 0 { self.observer } else { &Silent };
+            let found = held_out.evaluate(self.trainer.model(), self.settings, progress)?;
             let scores = found.scores;
             self.evaluated.insert(step, found);
             Ok(scores)
@@ -680,34 +697,45 @@ impl<O: Ops> Run<'_, O> {
         Ok(())
     }
 
-    /// Whether early stopping has lost its patience. Said, then.
-    fn is_hopeless(&self) -> bool {
-        let n = self.so_far.history.n_without_gain;
-        let is_hopeless = self.settings.early_stopping_patience.is_some_and(|patience| n >= patience);
-        if is_hopeless {
-            self.observer.note(&format!(
-                "stops early, after step {}: {n} evaluations in a row were no better by {}",
-                self.trainer.steps_done(),
-                self.settings.measure()
-            ));
-        }
-        is_hopeless
+    /// Whether early stopping has lost its patience by the evaluation after this step.
+    fn stops_early(&self) -> bool {
+        let (step, history) = (self.trainer.steps_done(), &self.so_far.history);
+        let was_evaluated = history.last.is_some_and(|last| last.step == step);
+        let has_lost_patience = |patience| history.n_without_gain >= patience;
+        step < self.trainer.plan().total_steps
+            && was_evaluated
+            && self.settings.early_stopping_patience.is_some_and(has_lost_patience)
     }
 
-    fn checkpoint(&mut self) -> Result<PathBuf> {
+    /// The checkpoint of the last step; it is there already where the run was stopped after it.
+    fn last_checkpoint(&mut self) -> Result<PathBuf> {
+        let was_stopped = self.so_far.resumed_after.last() == Some(&self.trainer.steps_done());
+        let resumed = self.folder.as_ref().and_then(|folder| folder.resumes_from());
+        if was_stopped { Ok(resumed.map(PathBuf::from).unwrap_or_default()) } else { self.checkpoint(None) }
+    }
+
+    /// Writes a checkpoint, and keeps no more than `limit` of them.
+    fn checkpoint(&mut self, limit: Option<usize>) -> Result<PathBuf> {
         let began = Instant::now();
         self.trainer.free_memory();
         let state = State::new(self.fingerprint, &self.so_far);
         self.trainer.check_in_step()?;
-        let save = |folder: &&mut RunFolder| folder.checkpoint(&self.trainer, &state, self.settings.save_total_limit);
+        let save = |folder: &&mut RunFolder| folder.checkpoint(&self.trainer, &state, limit);
         let saved = by_first(self.ranks, || self.folder.as_ref().map_or(Ok(PathBuf::new()), save))?;
         self.so_far.seconds.checkpoints += began.elapsed().as_secs_f64();
-        self.observer.saved(&saved);
         Ok(saved)
     }
 
     fn say_how_it_ended(&self) {
         let SoFar { losses, history, .. } = &self.so_far;
+        if self.stops_early() {
+            self.observer.note(&format!(
+                "stops early, after step {}: {} evaluations in a row were no better by {}",
+                self.trainer.steps_done(),
+                history.n_without_gain,
+                self.settings.measure()
+            ));
+        }
         if [losses.first, losses.last, losses.mean] == [0.0; 3] {
             self.observer.warn(
                 "the loss was 0 in every step, so nothing was learnt: have the queries any negatives? Mine some with `embertune mine`, \

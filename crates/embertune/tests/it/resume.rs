@@ -10,8 +10,8 @@ use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
 use embertune::progress::{Progress, Silent};
 use embertune::train::evaluation::{passages_of, split};
 use embertune::train::{
-    BatchSampler, EvaluationEvent, LossName, LossSettings, Measure, Observer, Plan, ReportTo, Resume, SamplingStrategy,
-    StepEvent, Strategy, TrainSettings,
+    BatchSampler, EvaluationEvent, LossName, LossSettings, Measure, MergeAlpha, Observer, Plan, ReportTo, Resume,
+    SamplingStrategy, StepEvent, Strategy, TrainSettings,
 };
 use embertune_kernels::cpu::Cpu;
 use serde_json::Value;
@@ -85,6 +85,45 @@ fn a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one_bit_for_bit() {
         assert!(outcome(&job) == expected, "stopped after step {stop}");
         assert_eq!(record(&job)["resumed_after"], serde_json::json!([stop]));
         assert!(!partial(&job).exists());
+    }
+}
+
+/// What is in the output folder.
+fn names(job: &Job) -> Vec<String> {
+    let entries = fs::read_dir(&job.settings.output_dir).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_that_is_stopped_while_it_mixes_goes_on_there_bit_for_bit() {
+    // To the last step, and to where it stops early.
+    for (last, patience) in [(9, None), (3, Some(2))] {
+        let mixing = || {
+            let mut job = job()?;
+            job.settings.eval_steps = Some(1);
+            job.settings.merge_alpha = Some(MergeAlpha::Auto);
+            job.settings.early_stopping_patience = patience;
+            job.settings.early_stopping_threshold = 2.0;
+            Some(job)
+        };
+        let Some(whole) = mixing() else { return };
+        whole.train().unwrap();
+        let mut job = mixing().unwrap();
+        let error = job.train_and_say(&Said::stopping_at(last)).unwrap_err();
+        let Error::Interrupted { step, checkpoint } = error else { panic!("{error}") };
+        assert_eq!((step, checkpoint), (last, partial(&job).join(format!("checkpoint-{last}"))));
+        assert!(!job.settings.output_dir.exists());
+        job.settings.resume_from_checkpoint = Some(Resume::Last);
+        // Again, where it was.
+        job.train_and_say(&Said::stopping_at(0)).unwrap_err();
+        job.train().unwrap();
+        assert!(outcome(&job) == outcome(&whole), "stopped after step {last}");
+        // This process had evaluated neither the base nor the tuned model.
+        assert_eq!(record(&job)["merging"], record(&whole)["merging"]);
+        assert_eq!(names(&job), names(&whole));
+        assert!(!partial(&job).exists() && !job.output(&format!("checkpoint-{last}")).exists());
     }
 }
 
@@ -371,9 +410,6 @@ impl Observer for AtTheEnd<'_> {
         (self.act)();
     }
     fn saved(&self, _folder: &Path) {}
-    fn is_stop_requested(&self) -> bool {
-        false
-    }
 }
 
 #[test]

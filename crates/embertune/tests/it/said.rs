@@ -51,4 +51,7 @@ impl Progress for Said {
     fn note(&self, message: &str) {
         self.lines.lock().unwrap().push(format!("note: {message}"));
     }
+    fn is_stop_requested(&self) -> bool {
+        self.is_stop_due()
+    }
 }

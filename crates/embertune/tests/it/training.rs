@@ -27,9 +27,6 @@ impl Observer for Said {
     fn evaluated(&self, _event: &EvaluationEvent<'_>) {}
     fn training_ends(&self) {}
     fn saved(&self, _folder: &Path) {}
-    fn is_stop_requested(&self) -> bool {
-        self.is_stop_due()
-    }
 }
 
 const WORDS: [&str; 12] =

@@ -67,7 +67,7 @@ pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
         let command = state.command(stage);
         progress.note(&format!("{heading}: {}\n      embertune {}", stage.why, shown(&command)));
         carry_out(&command, progress).inspect_err(|error| {
-            if matches!(error, Error::Interrupted { .. }) {
+            if error.is_interruption() {
                 progress.note(GOES_ON);
             }
         })?;
