@@ -83,7 +83,7 @@ pub fn settings(run: &Run) -> Option<Section> {
         p { "The same data, settings and seed give the same model:" }
         pre tabindex="0" { code { (command(all)) } }
         (pairs("Settings that differ from the defaults", &changed_settings(all)))
-        details { summary { span class="what" { "All settings, as in run.json" } } div class="inside" { pre tabindex="0" { (format!("{:#}", serde_json::json!(all))) } } }
+        details class="screen" { summary { span class="what" { "All settings, as in run.json" } } div class="inside" { pre tabindex="0" { (format!("{:#}", serde_json::json!(all))) } } }
     };
     Some(Section { id: "settings", title: "Settings", body })
 }
