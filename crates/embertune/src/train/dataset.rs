@@ -178,6 +178,17 @@ impl TrainingSet {
         self.files.iter().position(|file| file.rows.contains(&row)).unwrap_or_default()
     }
 
+    /// Names of several files, to tell them apart: without folder and ending, or as given where two are the same then. None of a single one.
+    pub fn names(&self) -> Vec<String> {
+        let stem = |file: &DataFile| file.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let as_given = || self.files.iter().map(|file| file.path.display().to_string()).collect();
+        match self.files.iter().map(stem).collect::<Option<Vec<_>>>() {
+            _ if self.files.len() == 1 => Vec::new(),
+            Some(stems) if stems.iter().collect::<HashSet<_>>().len() == stems.len() => stems,
+            _ => as_given(),
+        }
+    }
+
     /// Where a row is: `file:line`.
     pub fn place(&self, row: usize) -> String {
         format!("{}:{}", self.files[self.file_of(row)].path.display(), self.rows[row].line)

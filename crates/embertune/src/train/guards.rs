@@ -109,6 +109,7 @@ mod tests {
             step: 3,
             epoch: 0.5,
             loss,
+            set_losses: Vec::new(),
             learning_rate: 1e-5,
             grad_norm: 1.0,
             temperature: 0.02,

@@ -1,5 +1,6 @@
 //! What a run leaves behind about itself: the lines of its log and its record. No text of the data is in either.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use crate::train::measure::{History, Scores};
 use crate::train::merge::Merging;
 use crate::train::settings::TrainSettings;
 use crate::train::temperature::LearnedTemperature;
-use crate::train::trainer::{Plan, StepReport};
+use crate::train::trainer::{Plan, SetLoss, StepReport};
 
 /// A line of `log.jsonl`: means over the steps since the line before, and the last of these steps.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +28,9 @@ pub struct LogEntry {
     pub epoch: f64,
     /// Mean over the window.
     pub loss: f64,
+    /// Mean over the batches of each data set in the window, as `loss/<name>`; of a run on several.
+    #[serde(flatten)]
+    pub set_losses: BTreeMap<String, f64>,
     /// Learning rate that the last step used.
     pub lr: f64,
     /// Gradient norm of the last step, before clipping.
@@ -58,6 +62,9 @@ pub struct LogEntry {
 pub struct Window {
     n_steps: usize,
     loss_sum: f64,
+    /// Of each data set.
+    #[serde(default)]
+    set_losses: Vec<SetLoss>,
     stats: BatchStats,
     n_tokens: usize,
     seconds: f64,
@@ -69,6 +76,7 @@ impl Window {
         self.n_steps += 1;
         self.seconds += seconds;
         self.loss_sum += report.loss;
+        SetLoss::add_all(&mut self.set_losses, &report.set_losses);
         self.stats.add(&report.stats);
         self.n_tokens += report.n_tokens;
     }
@@ -78,12 +86,16 @@ impl Window {
         self.n_steps == 0
     }
 
-    /// The line of the log that ends with the step `last`.
-    pub fn entry(&self, last: &StepReport) -> LogEntry {
+    /// The line of the log that ends with the step `last`, on data sets of these names, or on a single one without a name.
+    pub fn entry(&self, last: &StepReport, set_names: &[String]) -> LogEntry {
+        let set_losses = set_names.iter().zip(&self.set_losses).filter(|(_, loss)| loss.n_batches > 0);
         LogEntry {
             step: last.step,
             epoch: last.epoch,
             loss: self.loss_sum / self.n_steps as f64,
+            set_losses: set_losses
+                .map(|(name, loss)| (format!("loss/{name}"), loss.sum / loss.n_batches as f64))
+                .collect(),
             lr: last.learning_rate,
             grad_norm: last.grad_norm,
             temperature: last.temperature,
@@ -321,7 +333,17 @@ mod tests {
             ..BatchStats::default()
         };
         let learning_rate = 0.1 * step as f64;
-        StepReport { step, epoch: 0.5, loss, learning_rate, grad_norm: 3.0, temperature: 0.02, stats, n_tokens: 100 }
+        StepReport {
+            step,
+            epoch: 0.5,
+            loss,
+            set_losses: vec![SetLoss { sum: loss, n_batches: 1 }, SetLoss::default()],
+            learning_rate,
+            grad_norm: 3.0,
+            temperature: 0.02,
+            stats,
+            n_tokens: 100,
+        }
     }
 
     #[test]
@@ -330,7 +352,8 @@ mod tests {
         let (first, last) = (report(1, 4.0), report(2, 2.0));
         window.add(&first, 0.5);
         window.add(&last, 1.5);
-        let entry = window.entry(&last);
+        let entry = window.entry(&last, &["a".into(), "b".into()]);
+        assert_eq!(entry.set_losses, BTreeMap::from([("loss/a".into(), 3.0)]));
         assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
         assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
         assert_eq!((entry.hardest_negative_similarity, entry.similarity_margin), (0.25, 0.25));

@@ -651,7 +651,7 @@ impl<O: Ops> Run<'_, O> {
     /// Writes the line of the log that ends with the step `last`.
     fn log(&mut self, last: &StepReport) -> Result<()> {
         if let Some(folder) = &mut self.folder {
-            folder.log(&self.so_far.window.entry(last))?;
+            folder.log(&self.so_far.window.entry(last, &self.trainer.set().names()))?;
         }
         self.so_far.window = Window::default();
         Ok(())

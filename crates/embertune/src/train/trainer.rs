@@ -91,6 +91,8 @@ pub struct StepReport {
     pub epoch: f64,
     /// Mean of the losses of the step's batches.
     pub loss: f64,
+    /// Of each data set, in the order of the files.
+    pub set_losses: Vec<SetLoss>,
     /// The learning rate that the step used.
     pub learning_rate: f64,
     /// Global norm of the gradients before clipping.
@@ -103,10 +105,31 @@ pub struct StepReport {
     pub n_tokens: usize,
 }
 
+/// The losses of the batches of one data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SetLoss {
+    /// Their sum.
+    pub sum: f64,
+    /// How many they are.
+    pub n_batches: usize,
+}
+
+impl SetLoss {
+    /// Adds to `sums` what the same data sets have in `others`.
+    pub fn add_all(sums: &mut Vec<SetLoss>, others: &[SetLoss]) {
+        sums.resize(others.len(), SetLoss::default());
+        for (sum, other) in sums.iter_mut().zip(others) {
+            sum.sum += other.sum;
+            sum.n_batches += other.n_batches;
+        }
+    }
+}
+
 /// What a rank did of a step.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Done {
     loss: f64,
+    set_losses: Vec<SetLoss>,
     stats: BatchStats,
     n_tokens: usize,
 }
@@ -366,6 +389,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             step: self.steps_done + 1,
             epoch: epoch as f64 + batches_done as f64 / batches.per_epoch() as f64,
             loss: 0.0,
+            set_losses: Vec::new(),
             learning_rate: self.schedule.learning_rate(self.steps_done),
             grad_norm: 0.0,
             temperature,
@@ -377,6 +401,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             // Of a batch that they share all ranks have come to the same.
             if rank == 0 || !self.settings.negatives_cross_device {
                 report.loss += done.loss;
+                SetLoss::add_all(&mut report.set_losses, &done.set_losses);
                 report.stats.add(&done.stats);
                 report.n_tokens += done.n_tokens;
             }
@@ -405,13 +430,15 @@ impl<'a, O: Ops> Trainer<'a, O> {
     fn own_part(&mut self, micro_batches: &[Range<usize>], epoch: usize, dropout: DropoutRates) -> Result<Done> {
         let shares = self.settings.negatives_cross_device;
         let among: &dyn Communicator = if shares { self.ranks } else { &Alone };
-        let (mut done, mut failed) = (Done::default(), None);
+        let mut done = Done { set_losses: vec![SetLoss::default(); self.sets.len()], ..Done::default() };
+        let mut failed = None;
         for (turn, places) in micro_batches.iter().enumerate() {
             if !shares && turn % self.ranks.size() != self.ranks.rank() {
                 continue;
             }
             let rows = &self.order.1[places.clone()];
-            let (settings, objective) = &self.sets[self.set.file_of(rows[0])];
+            let file = self.set.file_of(rows[0]);
+            let (settings, objective) = &self.sets[file];
             let weight = 1.0 / micro_batches.len() as f32;
             let pass = Pass { objective, dropout, weight, kept_tokens: self.kept_tokens };
             let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
@@ -421,6 +448,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
                 failed = Some(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));
             }
             done.loss += loss / micro_batches.len() as f64;
+            done.set_losses[file].sum += loss;
+            done.set_losses[file].n_batches += 1;
             done.stats.add(&stats);
             done.n_tokens += micro.batch.n_tokens();
         }

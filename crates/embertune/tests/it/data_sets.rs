@@ -68,6 +68,10 @@ fn a_batch_is_made_and_judged_as_in_a_run_of_its_data_set_alone() {
     for (i, table) in tables.into_iter().enumerate() {
         let alone = TrainSettings { more_train_data: vec![], ..own(table).over(&mixed) };
         for (found, expected) in all[2 * i..].iter().zip(steps(&sets[i..=i], &alone).unwrap()) {
+            let of_sets: Vec<_> = found.set_losses.iter().map(|set| (set.sum, set.n_batches)).collect();
+            let mut only_this = vec![(0.0, 0); 3];
+            only_this[i] = (found.loss, 1);
+            assert_eq!(of_sets, only_this);
             assert_eq!((found.loss, found.stats), (expected.loss, expected.stats), "{i}");
             assert_eq!((found.n_tokens, found.temperature), (expected.n_tokens, expected.temperature), "{i}");
         }
@@ -86,12 +90,25 @@ fn a_run_with_tables_goes_on_where_it_was_and_is_another_with_other_tables() {
         more_train_data: vec![other],
         dataset: vec![own(json!({})), own(json!({"loss": "cosent", "columns": "query=text,pos=answer,score=score"}))],
         max_steps: Some(6),
+        logging_steps: 1,
         ..job.settings
     };
     let said = Said::default();
     let whole = job.train_and_say(&said).unwrap();
     let own_ones = said.lines().iter().filter(|line| line.contains(r#"; its own: {"columns":"#)).count();
     assert_eq!(own_ones, 1, "{:?}", said.lines());
+    let log = fs::read_to_string(job.output("log.jsonl")).unwrap();
+    let losses: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let name = job.settings.train_data.file_stem().unwrap().to_str().unwrap();
+    let [first, second] = [format!("loss/{name}"), "loss/pairs".into()].map(|key| {
+        let of_set: Vec<_> = losses.iter().filter_map(|line| line[&key].as_f64()).collect();
+        of_set
+    });
+    // A line for each step, which is one batch of one of the sets.
+    assert_eq!(first.len() + second.len(), 6, "{log}");
+    assert!(!first.is_empty() && !second.is_empty());
+    let sum = first.iter().chain(&second).sum::<f64>();
+    assert!((sum / 6.0 - whole.losses.mean).abs() < 1e-9, "{sum}");
     let model = fs::read(job.output("model.safetensors")).unwrap();
     let config = fs::read_to_string(job.output("run.toml")).unwrap();
     assert_eq!(config.matches("[[dataset]]\ntrain_data = ").count(), 2, "{config}");
