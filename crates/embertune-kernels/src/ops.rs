@@ -276,6 +276,10 @@ pub trait Ops: Send + Sync {
     fn upload(&self, values: &[f32]) -> Self::Buf;
     /// Copies a buffer to the host.
     fn download(&self, buf: &Self::Buf) -> Vec<f32>;
+    /// Gives the values to `read`, without a copy where they are on the host.
+    fn with_values(&self, buf: &Self::Buf, read: &mut dyn FnMut(&[f32])) {
+        read(&self.download(buf));
+    }
     /// A buffer of `len` zeros.
     fn zeros(&self, len: usize) -> Self::Buf;
     /// Sets every element to zero.

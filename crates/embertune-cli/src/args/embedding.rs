@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use embertune::embed::cache::{Embedding, VectorCache};
+use embertune::embed::cache::{Embedding, LIMIT_GB, VectorCache};
 
 /// Embedding many texts.
 #[derive(Args, Debug)]
@@ -13,6 +13,14 @@ pub struct EmbeddingArgs {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub batch_size: usize,
 
+    #[command(flatten)]
+    pub vectors: VectorCacheArgs,
+}
+
+/// Where vectors are kept.
+#[derive(Args, Debug)]
+#[command(rename_all = "snake_case", next_help_heading = "Machine")]
+pub struct VectorCacheArgs {
     /// Folder that keeps vectors: a text that this model, with its prompts and settings, has embedded before is not embedded again
     /// [default: none are kept]
     ///
@@ -22,7 +30,7 @@ pub struct EmbeddingArgs {
     pub vector_cache: Option<PathBuf>,
 
     /// The most that this folder may take, in GB; the models that were not used for the longest time go first
-    #[arg(long, value_name = "GB", default_value_t = 10.0, requires = "vector_cache", value_parser = gigabytes)]
+    #[arg(long, value_name = "GB", default_value_t = LIMIT_GB, requires = "vector_cache", value_parser = gigabytes)]
     pub vector_cache_gb: f64,
 }
 
@@ -34,8 +42,8 @@ impl EmbeddingArgs {
 
     /// The folder, where one is named.
     pub fn cache(&self) -> Option<VectorCache> {
-        let limit_bytes = (self.vector_cache_gb * 1e9) as u64;
-        self.vector_cache.clone().map(|folder| VectorCache { folder, limit_bytes })
+        let VectorCacheArgs { vector_cache, vector_cache_gb } = &self.vectors;
+        vector_cache.clone().map(|folder| VectorCache::new(folder, *vector_cache_gb))
     }
 }
 

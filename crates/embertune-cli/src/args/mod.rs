@@ -33,7 +33,7 @@ pub use audit::AuditArgs;
 pub use compare::CompareArgs;
 pub use convert::ConvertArgs;
 pub use embed::EmbedArgs;
-pub use embedding::EmbeddingArgs;
+pub use embedding::{EmbeddingArgs, VectorCacheArgs};
 pub use evaluate::EvaluateArgs;
 pub use loss::LossArgs;
 pub use mine::MineArgs;

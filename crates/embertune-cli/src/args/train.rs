@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use embertune::data::Columns;
 use embertune::device::Precision;
+use embertune::embed::cache::LIMIT_GB;
 use embertune::optim::SchedulerType;
 use embertune::train::{
     BatchSampler, DataSet, Measure, MemoryBudget, MergeAlpha, ReportTo, Resume, SamplingStrategy, Strategy,
@@ -15,7 +16,7 @@ use embertune::train::{
 };
 use embertune::{Error, Result};
 
-use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, RoundArgs, boolean};
+use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, RoundArgs, VectorCacheArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -323,6 +324,9 @@ pub struct TrainArgs {
     pub resume_from_checkpoint: Option<Resume>,
 
     #[command(flatten)]
+    pub vectors: VectorCacheArgs,
+
+    #[command(flatten)]
     pub machine: MachineArgs,
 }
 
@@ -397,6 +401,8 @@ impl TrainArgs {
             early_stopping_patience: self.early_stopping_patience,
             early_stopping_threshold: self.early_stopping_threshold,
             merge_alpha: self.merge_alpha,
+            vector_cache: self.vectors.vector_cache.clone(),
+            vector_cache_gb: Some(self.vectors.vector_cache_gb).filter(|gb| *gb != LIMIT_GB),
             logging_strategy: self.logging_strategy,
             logging_steps: self.logging_steps,
             logging_first_step: self.logging_first_step,

@@ -101,6 +101,9 @@ fn tune_does_it_all_and_nothing_twice() {
     for file in ["model/model.safetensors", "verdict.json", "report.html", "report.md", "audit.html", "base.json"] {
         assert!(desk.path("all").join(file).is_file(), "{file}");
     }
+    // By the mining with the base model, and by `compare` with the tuned one.
+    let kept = "vectors of 50 of 50 passages are in all/vectors";
+    assert_eq!(first.stderr.matches(kept).count(), 2, "{}", first.stderr);
     let verdict: serde_json::Value = serde_json::from_str(&desk.read("all/verdict.json")).unwrap();
     assert_eq!(first.code == 0, verdict["finding"] == "better");
     assert_eq!(first.stdout.lines().last(), verdict["verdict"].as_str());

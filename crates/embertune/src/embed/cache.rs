@@ -22,9 +22,11 @@ use crate::text::Role;
 /// Changes whenever the files are laid out otherwise.
 const FORMAT: u8 = 1;
 /// So many new vectors are made, then written: what an interruption loses at most.
-const SLICE: usize = 4096;
+pub(crate) const SLICE: usize = 4096;
 /// Key (16 bytes), checksum of the vector (8), whether its text was cut (1).
 const ENTRY: usize = 25;
+/// The most that its files may take, where nobody says, in GB.
+pub const LIMIT_GB: f64 = 10.0;
 /// Shows in its last bits how this machine computes: in f32 or bf16, and with which instructions.
 const PROBE: &str = "the vector of this text tells apart what computes otherwise";
 
@@ -44,6 +46,13 @@ pub struct Embedding<'a> {
     pub batch_size: usize,
     /// Vectors that are there already, and where new ones go.
     pub cache: Option<&'a VectorCache>,
+}
+
+impl VectorCache {
+    /// One whose files may take `limit_gb` together.
+    pub fn new(folder: PathBuf, limit_gb: f64) -> Self {
+        VectorCache { folder, limit_bytes: (limit_gb * 1e9) as u64 }
+    }
 }
 
 impl From<usize> for Embedding<'_> {

@@ -166,9 +166,11 @@ pub fn hash<O: Ops>(model: &EmbeddingModel<O>) -> u128 {
         hash.update(&content);
     }
     for param in &model.parameters().list {
-        for block in model.ops().download(&param.value).chunks(1 << 14) {
-            hash.update(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
-        }
+        model.ops().with_values(&param.value, &mut |values| {
+            for block in values.chunks(1 << 14) {
+                hash.update(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
+            }
+        });
     }
     if let Some(adapters) = &model.adapters {
         hash.update(&adapters.factor.to_le_bytes());

@@ -14,7 +14,7 @@ use crate::eval::verdict::thousands;
 const MARK: &str =
     "<!-- Written by Embertune, and written anew by its commands. Remove this line to keep your changes. -->";
 /// Settings that say where something is on somebody's machine, or how a run was watched.
-const NOT_ON_THE_CARD: [&str; 9] = [
+const NOT_ON_THE_CARD: [&str; 11] = [
     "model_name_or_path",
     "train_data",
     "output_dir",
@@ -24,6 +24,8 @@ const NOT_ON_THE_CARD: [&str; 9] = [
     "save_steps",
     "save_total_limit",
     "memory_budget",
+    "vector_cache",
+    "vector_cache_gb",
 ];
 
 /// Writes the card of a run's model, unless somebody else wrote the one that is there. Gives whether it was written.

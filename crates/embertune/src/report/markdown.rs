@@ -35,7 +35,7 @@ pub fn markdown(run: &Run) -> String {
     text += "\n\n| setting | value |\n|---|---|\n";
     for (name, value) in changed_settings(&facts.settings) {
         // Paths of somebody's machine are of no use to the readers of a pull request.
-        let value = if ["model_name_or_path", "train_data", "output_dir", "eval_data", "candidate_pool"]
+        let value = if ["model_name_or_path", "train_data", "output_dir", "eval_data", "candidate_pool", "vector_cache"]
             .contains(&name.as_str())
         {
             model_name(&value)

@@ -104,7 +104,7 @@ fn settings(runs: &[Run]) -> Option<Section> {
     let changed: Vec<Vec<(String, String)>> = runs.iter().map(|run| changed_settings(&run.facts.settings)).collect();
     let mut names: Vec<&String> = Vec::new();
     for (name, _) in changed.iter().flatten() {
-        if name != "output_dir" && !names.contains(&name) {
+        if !["output_dir", "vector_cache"].contains(&name.as_str()) && !names.contains(&name) {
             names.push(name);
         }
     }

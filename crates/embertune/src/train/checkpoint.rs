@@ -35,7 +35,7 @@ const FORMAT: u32 = 2;
 
 /// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
 /// content is compared instead; how ranks share a batch is in the joined settings. Every other setting has to be the same.
-pub const MAY_DIFFER: [&str; 20] = [
+pub const MAY_DIFFER: [&str; 22] = [
     "model_name_or_path",
     "guide_model",
     "train_data",
@@ -56,6 +56,8 @@ pub const MAY_DIFFER: [&str; 20] = [
     "negatives_cross_device",
     "memory_budget",
     "find_batch_size",
+    "vector_cache",
+    "vector_cache_gb",
 ];
 
 /// How a difference is told of a run that goes on.
@@ -348,6 +350,7 @@ mod tests {
                 ("lr_scheduler_type", _) => "cosine".into(),
                 ("lr_scheduler_kwargs", _) => serde_json::json!({"power": 2.0}),
                 ("merge_alpha", _) => "0.5".into(),
+                ("vector_cache_gb", _) => 0.5.into(),
                 ("memory_budget", _) => "2GB".into(),
                 ("loss", _) => {
                     let loss = LossSettings { matryoshka_dims: vec![8], ..LossSettings::default() };

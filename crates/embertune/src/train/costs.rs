@@ -28,6 +28,8 @@ const PROBE_S: f64 = 2.0;
 const MAX_PROBES: usize = 12;
 /// A value of a vector that is searched: in f32, and as the byte that the first pass of the search reads.
 const SEARCHED_VALUE_BYTES: f64 = 5.0;
+/// One that is written: in f32, and as the bytes of the file.
+const WRITTEN_VALUE_BYTES: f64 = 8.0;
 
 /// What the model costs on this machine, measured.
 pub struct Costs {
@@ -92,7 +94,8 @@ impl EvaluationCosts {
         let token_bytes = (ops.buffer_bytes().held - bytes_before) as f64 / n_sampled;
         EvaluationCosts {
             bytes: token_bytes * shape.chunk_tokens as f64
-                + (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES,
+                + (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES
+                + (shape.n_written * model.dim()) as f64 * WRITTEN_VALUE_BYTES,
             seconds: token_s * shape.n_tokens as f64,
         }
     }

@@ -4,13 +4,14 @@
 //! checkpoint evaluated later gives the same numbers. The loss is InfoNCE without dropout, as the training has it where it trains with
 //! it, but without a guide: held-out rows need no teacher's scores, and what they have is the same for every loss.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use embertune_kernels::Ops;
 
 use crate::data::{Example, Pool, Scores as RowScores, TextId};
-use crate::embed::{MAX_CHUNK_TOKENS, Vectors, embed};
+use crate::embed::cache::{Embedding, LIMIT_GB, SLICE, VectorCache};
+use crate::embed::{MAX_CHUNK_TOKENS, Vectors};
 use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
 use crate::eval::similarity::cosine;
@@ -20,13 +21,13 @@ use crate::progress::{Progress, Quiet, Silent};
 use crate::random::{Shuffle, key};
 use crate::search::top_k;
 use crate::text::{Batch, Role};
-use crate::train::chunks::{CHUNK_TOKENS, Chunk};
+use crate::train::chunks::{CHUNK_TOKENS, cut};
 use crate::train::dataset::TrainingSet;
 use crate::train::loss_settings::{LossName, LossSettings};
 use crate::train::measure::{Measure, Scores};
 use crate::train::sampler::{Batches, LastBatch};
 use crate::train::settings::TrainSettings;
-use crate::train::step::{MicroBatch, Repeats, Take};
+use crate::train::step::MicroBatch;
 
 /// Separates this use of a seed from others.
 const SPLIT: u64 = 5;
@@ -75,6 +76,8 @@ pub struct EvaluationShape {
     pub chunk_tokens: usize,
     /// Queries and candidates, whose vectors are held.
     pub n_vectors: usize,
+    /// Whose vectors are written at once, to be kept.
+    pub n_written: usize,
 }
 
 /// What an evaluation finds.
@@ -89,11 +92,18 @@ pub struct Evaluated {
     pub pair_similarities: Vec<f64>,
 }
 
+/// The tokens of a text, and how many of them pooling leaves out.
+type Tokenized = (Vec<u32>, u32);
+
 /// What the model is evaluated on.
 pub struct HeldOut {
     queries: Vec<Query>,
     pool: Pool,
     rows: TrainingSet,
+    /// The texts of the rows that are searched anyway, by their tokens: their places among the queries and, behind these, the candidates.
+    searched: HashMap<Tokenized, usize>,
+    /// Where vectors are kept.
+    vectors: Option<VectorCache>,
 }
 
 impl HeldOut {
@@ -142,7 +152,11 @@ impl HeldOut {
         // Rows without negatives are none to train on, but can be evaluated: a group of one asks for none.
         let settings = TrainSettings { train_group_size: 1, loss: held_out_loss(settings), ..settings.clone() };
         let rows = TrainingSet::new(model, examples, path, &settings, progress)?;
-        Ok(HeldOut { queries, pool, rows })
+        let searched = searched(model, examples, &queries, &pool)?;
+        // Adapters are merged in what is saved: nobody else has this model.
+        let folder = settings.vector_cache.filter(|_| !model.has_adapters());
+        let vectors = folder.map(|folder| VectorCache::new(folder, settings.vector_cache_gb.unwrap_or(LIMIT_GB)));
+        Ok(HeldOut { queries, pool, rows, searched, vectors })
     }
 
     /// What [`evaluate`](Self::evaluate) will send through `model`.
@@ -163,23 +177,24 @@ impl HeldOut {
             }
         }
         let of_candidates = n_sampled * self.pool.len() / tokens.len();
-        let rows: Vec<_> = (0..self.rows.rows.len()).collect();
-        // Which texts will share a batch is not asked: one that comes several times counts each time.
-        let take = Take { repeats: Repeats::Apart, ..settings.take(DropoutRates::default(), 0) };
-        let (of_rows, _) = MicroBatch::text_lengths(&self.rows, &rows, take);
+        let tokens = |text: u32| &self.rows.texts[text as usize].tokens;
+        let of_queries: usize = self.rows.rows.iter().map(|row| tokens(row.query).ids.len()).sum();
+        // Texts that come in several batches count once.
+        let of_rest = self.rows.texts.iter().map(|text| &text.tokens);
+        let of_rest = of_rest.filter(|text| !self.searched.contains_key(&(text.ids.clone(), text.prompt_len)));
         Ok(EvaluationShape {
             sample,
-            // The rows' queries come first: they are searched for as well.
-            n_tokens: of_rows.iter().chain(&of_rows[..rows.len()]).sum::<usize>() + of_candidates,
+            n_tokens: of_queries + of_candidates + of_rest.map(|text| text.ids.len()).sum::<usize>(),
             chunk_tokens: (BATCH_SIZE * longest).min(MAX_CHUNK_TOKENS).min(of_candidates),
             n_vectors: self.queries.len() + self.pool.len(),
+            n_written: self.vectors.as_ref().map_or(0, |_| self.pool.len().min(SLICE)),
         })
     }
 
     /// What is found of `model` as it is now. Nothing of it is said to `progress`.
     ///
     /// # Errors
-    /// A model that gives values that are no finite numbers; [`Error::Stopped`] where `progress` wants it to end.
+    /// A model that gives values that are no finite numbers; files of vectors that cannot be read or written; [`Error::Stopped`] where `progress` wants it to end.
     pub fn evaluate<O: Ops>(
         &self,
         model: &EmbeddingModel<O>,
@@ -188,14 +203,15 @@ impl HeldOut {
     ) -> Result<Evaluated> {
         let queries: Vec<_> = self.queries.iter().map(|query| query.text.as_str()).collect();
         let candidates: Vec<_> = self.pool.texts().iter().map(String::as_str).collect();
-        let vectors = |texts: &[&str], role| embed(model, texts, role, None, BATCH_SIZE, &Quiet(progress));
+        let embedding = Embedding { batch_size: BATCH_SIZE, cache: self.vectors.as_ref() };
+        let vectors = |texts: &[&str], role| embedding.embed(model, texts, role, &Quiet(progress));
         let (queries, candidates) = (vectors(&queries, Role::Query)?, vectors(&candidates, Role::Passage)?);
         let found = top_k(&queries, &candidates, CUTOFFS[1], &Silent);
         let rankings: Vec<Vec<u32>> = found.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();
         let evaluation = score(&self.queries, &self.pool, &rankings, &CUTOFFS);
         let mean = |metric, cutoff| evaluation.mean(metric, cutoff).unwrap_or_default();
         let scores = Scores {
-            loss: self.loss(model, settings),
+            loss: self.loss(model, [&queries, &candidates], settings),
             mrr10: mean(Metric::Mrr, 10),
             ndcg10: mean(Metric::Ndcg, 10),
             hit1: mean(Metric::Hit, 1),
@@ -215,8 +231,14 @@ impl HeldOut {
         Ok(Evaluated { scores, per_query: list.map(|score| score.per_query), pair_similarities })
     }
 
-    /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file.
-    fn loss<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Option<f64> {
+    /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file. Queries and
+    /// candidates have their vectors.
+    fn loss<O: Ops>(
+        &self,
+        model: &EmbeddingModel<O>,
+        searched: [&Vectors; 2],
+        settings: &TrainSettings,
+    ) -> Option<f64> {
         let n_rows = self.rows.rows.len();
         let batches = Batches::new(n_rows, settings.per_device_train_batch_size, 1, LastBatch::Keep);
         let objective = TrainSettings { loss: held_out_loss(settings), ..settings.clone() }.objective();
@@ -224,8 +246,7 @@ impl HeldOut {
         for places in (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step)) {
             let rows: Vec<_> = places.collect();
             let micro = MicroBatch::new(&self.rows, &rows, settings.take(DropoutRates::default(), 0));
-            let encode = |chunk: Chunk| model.encode(&micro.batch.part(chunk.texts));
-            let embeddings: Vec<_> = micro.chunks().into_iter().flat_map(encode).collect();
+            let embeddings = self.embeddings(model, &micro.batch, searched);
             let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
             // The loss is a mean over all queries of the batch, with 0 for those without a negative.
             sum += judged.loss * judged.stats.n_queries as f64;
@@ -233,6 +254,51 @@ impl HeldOut {
         }
         (n_contrasted > 0).then(|| sum / n_contrasted as f64)
     }
+
+    /// The embeddings of a batch of rows, `[n_texts, dim]`: of queries and candidates those that were searched, of the rest new ones.
+    fn embeddings<O: Ops>(&self, model: &EmbeddingModel<O>, batch: &Batch, searched: [&Vectors; 2]) -> Vec<f32> {
+        let mut rest = Batch::default();
+        let mut known = Vec::new();
+        for text in 0..batch.n_texts() {
+            let (ids, skip) = (&batch.ids[batch.ragged().range(text)], batch.skip[text]);
+            let place = self.searched.get(&(ids.to_vec(), skip)).copied();
+            if place.is_none() {
+                rest.push(ids, skip, 0);
+            }
+            known.push(place);
+        }
+        let lengths: Vec<_> = (0..rest.n_texts()).map(|text| rest.ragged().range(text).len()).collect();
+        let mut new = cut(&lengths).into_iter().flat_map(|chunk| model.encode(&rest.part(chunk.texts)));
+        let [queries, candidates] = searched;
+        let mut embeddings = Vec::with_capacity(batch.n_texts() * model.dim());
+        for place in known {
+            match place {
+                Some(place) if place < queries.n_rows() => embeddings.extend_from_slice(queries.row(place)),
+                Some(place) => embeddings.extend_from_slice(candidates.row(place - queries.n_rows())),
+                None => embeddings.extend(new.by_ref().take(model.dim())),
+            }
+        }
+        embeddings
+    }
+}
+
+/// See [`HeldOut`]. Texts that the model reads further than the training does are none of them.
+fn searched<O: Ops>(
+    model: &EmbeddingModel<O>,
+    examples: &[Example],
+    queries: &[Query],
+    pool: &Pool,
+) -> Result<HashMap<Tokenized, usize>> {
+    let passages = examples.iter().flat_map(|example| example.positives.iter().chain(&example.negatives));
+    let mut rows: Vec<_> = passages.filter_map(|text| pool.row(TextId::of(text))).map(|row| row as usize).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    let of_queries: Vec<_> = queries.iter().map(|query| query.text.as_str()).collect();
+    let of_rows: Vec<_> = rows.iter().map(|&row| pool.texts()[row].as_str()).collect();
+    let places = (0..queries.len()).chain(rows.iter().map(|row| queries.len() + row));
+    let tokens = model.tokenize(&of_queries, Role::Query, None)?.into_iter();
+    let tokens = tokens.chain(model.tokenize(&of_rows, Role::Passage, None)?);
+    Ok(tokens.map(|tokens| (tokens.ids, tokens.prompt_len)).zip(places).collect())
 }
 
 /// See [`Evaluated::pair_similarities`].

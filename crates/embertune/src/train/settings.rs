@@ -150,6 +150,10 @@ pub struct TrainSettings {
     pub early_stopping_threshold: f64,
     /// Save `base + alpha (tuned - base)`. Default: the tuned model.
     pub merge_alpha: Option<MergeAlpha>,
+    /// Folder that keeps the vectors that evaluations make, and gives those that are there. Default: none are kept.
+    pub vector_cache: Option<PathBuf>,
+    /// The most that it may take, in GB. Default 10.
+    pub vector_cache_gb: Option<f64>,
 
     /// When to log. The last step is always logged. Default every `logging_steps`.
     pub logging_strategy: Strategy,
@@ -240,6 +244,8 @@ impl Default for TrainSettings {
             early_stopping_patience: None,
             early_stopping_threshold: 0.0,
             merge_alpha: None,
+            vector_cache: None,
+            vector_cache_gb: None,
             logging_strategy: Strategy::Steps,
             logging_steps: 500,
             logging_first_step: false,

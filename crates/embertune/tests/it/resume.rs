@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use embertune::Error;
 use embertune::data::read_examples;
 use embertune::device::Precision;
+use embertune::embed::cache::{Embedding, VectorCache};
 use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
 use embertune::progress::{Progress, Silent};
+use embertune::text::Role;
 use embertune::train::evaluation::{passages_of, split};
 use embertune::train::{
     BatchSampler, EvaluationEvent, LossName, LossSettings, Measure, MergeAlpha, Observer, Plan, ReportTo, Resume,
@@ -124,6 +126,26 @@ fn a_run_that_is_stopped_while_it_mixes_goes_on_there_bit_for_bit() {
         assert_eq!(record(&job)["merging"], record(&whole)["merging"]);
         assert_eq!(names(&job), names(&whole));
         assert!(!partial(&job).exists() && !job.output(&format!("checkpoint-{last}")).exists());
+    }
+}
+
+#[test]
+fn kept_vectors_change_no_evaluation_and_are_those_of_base_and_saved_model() {
+    let (Some(whole), Some(base)) = (job(), golden("tiny-bert")) else { return };
+    whole.train().unwrap();
+    let mut job = job().unwrap();
+    let cache = VectorCache::new(job.root.path().join("vectors"), 1.0);
+    job.settings.vector_cache = Some(cache.folder.clone());
+    job.train().unwrap();
+    assert!(outcome(&job) == outcome(&whole));
+    let examples = read_examples(&job.settings.train_data, &Silent).unwrap();
+    let passages = passages_of(&examples);
+    let passages: Vec<_> = passages.iter().map(String::as_str).collect();
+    for folder in [&base, &job.settings.output_dir] {
+        let said = Said::default();
+        let embedding = Embedding { batch_size: 256, cache: Some(&cache) };
+        embedding.embed(&load(folder), &passages, Role::Passage, &said).unwrap();
+        assert_eq!(said.units(), 0, "{}", folder.display());
     }
 }
 
@@ -488,6 +510,26 @@ fn candidates_of_a_file_are_searched_and_have_to_hold_a_positive() {
     job.train_and_say(&said).unwrap();
     assert!(said.lines().contains(&"note: evaluation: 4 queries in 12 candidates".into()), "{:?}", said.lines());
     assert!(record(&job)["candidate_pool"]["xxh3_128"].is_string());
+}
+
+#[test]
+fn the_loss_is_the_same_whether_or_not_its_passages_are_candidates() {
+    let Some(mut few) = job() else { return };
+    let rows = read_examples(&few.settings.train_data, &Silent).unwrap();
+    let (_, held_out) = split(rows, 0.34, few.settings.seed).unwrap();
+    let pool = few.root.path().join("pool.jsonl");
+    fs::write(&pool, serde_json::json!({"text": held_out[0].positives[0]}).to_string()).unwrap();
+    few.settings.candidate_pool = Some(pool);
+    few.train().unwrap();
+    let all = job().unwrap();
+    all.train().unwrap();
+    // The first searches one of the passages and computes the others for the loss alone.
+    let losses =
+        [few, all].map(|job| log(&job).iter().filter_map(|line| line["eval_loss"].as_f64()).collect::<Vec<_>>());
+    assert_eq!(losses[0].len(), 6);
+    for (few, all) in losses[0].iter().zip(&losses[1]) {
+        assert!((few - all).abs() < 1e-6, "{losses:?}");
+    }
 }
 
 #[test]

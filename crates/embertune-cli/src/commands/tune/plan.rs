@@ -251,7 +251,7 @@ impl Plan {
             let line = line.named("--index_file_jsonl_path", &pool).named("--query_file_jsonl_path", &test);
             args.probe.iter().fold(line, |line, probe| line.flag("--probe", probe))
         };
-        // The baseline and the mining search the same pool with the same model.
+        // The baseline, the mining and the training search the same pool with the base model, the training and `compare` with the tuned one.
         let vectors = at("vectors");
         let base = at("base.json");
         let baseline = on_test(Line::new("evaluate").flag("--model_name_or_path", &args.model))
@@ -289,6 +289,7 @@ impl Plan {
             .named("--train_data", train_data)
             .named("--eval_data", &dev)
             .named("--output_dir", &model)
+            .named("--vector_cache", &vectors)
             .flag("--learning_rate", &short(args.learning_rate.unwrap_or(choices.learning_rate)))
             .flag("--num_train_epochs", &args.num_train_epochs.unwrap_or(choices.epochs).to_string())
             .flag("--per_device_train_batch_size", &batch_size)
@@ -324,7 +325,9 @@ impl Plan {
         );
 
         let verdict = at("verdict.json");
-        let compare = on_test(Line::new("compare").path(&base).path(&model)).named("--save_verdict", &args.out);
+        let compare = on_test(Line::new("compare").path(&base).path(&model))
+            .named("--save_verdict", &args.out)
+            .named("--vector_cache", &vectors);
         let reads = vec![base, model.join("model.safetensors"), pool.clone(), test.clone()];
         builder.add(
             "compare",
