@@ -39,6 +39,12 @@ pub struct AdaptationArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub freeze_layers: usize,
 
+    /// Compute the frozen layers once for each text, before the first step, and keep their outputs in memory: less time from the second
+    /// epoch on. Nothing is dropped in these layers then
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set)]
+    pub cache_frozen_layers: bool,
+
     /// Keep the embedding tables and their LayerNorm as they are
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           value_name = "True|False", action = ArgAction::Set)]
@@ -60,6 +66,7 @@ impl AdaptationArgs {
         AdaptationSettings {
             freeze_embeddings: self.freeze_embeddings,
             freeze_layers: self.freeze_layers,
+            cache_frozen_layers: self.cache_frozen_layers,
             fix_position_embedding: self.fix_position_embedding,
             layer_decay: self.layer_decay,
             lora_r: self.lora_r,

@@ -244,7 +244,37 @@ impl<O: Ops> EmbeddingModel<O> {
     pub fn forward(&self, batch: &Batch, dropout: DropoutRates) -> (Vec<f32>, Saved<O>) {
         let offsets = single_tokens(batch);
         let pass = self.pass(batch, &offsets, dropout);
-        let (last_hidden, encoder) = self.encoder.forward(pass, batch);
+        self.with_head(pass, batch, self.encoder.forward(pass, batch))
+    }
+
+    /// The output of the lowest `n_layers` layers, `[n_tokens, hidden]`, without dropout.
+    pub fn output_of_lowest(&self, n_layers: usize, batch: &Batch) -> Vec<f32> {
+        let offsets = single_tokens(batch);
+        let pass = self.pass(batch, &offsets, DropoutRates::default());
+        self.ops.download(&self.encoder.input_of(pass, batch, n_layers))
+    }
+
+    /// As [`forward`](Self::forward), where `lowest` is [`output_of_lowest`](Self::output_of_lowest) of `n_layers` layers: fewer than all,
+    /// and frozen together with the embeddings.
+    pub fn forward_above(
+        &self,
+        n_layers: usize,
+        lowest: &[f32],
+        batch: &Batch,
+        dropout: DropoutRates,
+    ) -> (Vec<f32>, Saved<O>) {
+        let offsets = single_tokens(batch);
+        let pass = self.pass(batch, &offsets, dropout);
+        self.with_head(pass, batch, self.encoder.forward_above(pass, n_layers, self.ops.upload(lowest)))
+    }
+
+    fn with_head(
+        &self,
+        pass: Pass<'_, O>,
+        batch: &Batch,
+        (last_hidden, encoder): (O::Buf, EncoderSaved<O::Buf>),
+    ) -> (Vec<f32>, Saved<O>) {
+        let dropout = pass.dropout;
         let (embeddings, head) = self.head.forward(pass.of_wanted(), &last_hidden, &batch.skip);
         (self.ops.download(&embeddings), Saved { dropout, encoder, last_hidden, head })
     }
@@ -271,6 +301,11 @@ impl<O: Ops> EmbeddingModel<O> {
         self.encoder.for_each_from_the_top(pass, &saved.encoder, |_, _, _, x| states.push(self.ops.download(x)));
         states.reverse();
         states
+    }
+
+    /// Width of the hidden states.
+    pub fn hidden_size(&self) -> usize {
+        self.config.hidden_size
     }
 
     /// Number of layers of the encoder.

@@ -50,15 +50,37 @@ impl Encoder {
             .fold(first, |x, (idx, layer)| layer.forward(self.pass_of(pass, idx), &x, self.relative.as_ref()).0)
     }
 
+    /// The input of layer `idx`, `[n_tokens, hidden]`.
+    pub fn input_of<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch, idx: usize) -> O::Buf {
+        let (first, _) = self.embeddings.forward(pass, batch);
+        let below = self.layers[..idx].iter();
+        below.fold(first, |x, layer| layer.forward(pass.reading_all(), &x, self.relative.as_ref()).0)
+    }
+
     /// The last hidden state of the wanted tokens, `[n_wanted, hidden]`, and what the backward needs.
     pub fn forward<O: Ops>(&self, pass: Pass<'_, O>, batch: &Batch) -> (O::Buf, EncoderSaved<O::Buf>) {
+        let (x, embeddings) = self.embeddings.forward(pass, batch);
+        let is_trained = pass.params.lowest_trained() == Some(Depth::Embeddings);
+        self.forward_from(pass, 0, x, is_trained.then_some(embeddings))
+    }
+
+    /// As [`forward`](Self::forward), from `x` on, the input of layer `first`, below which nothing is trained.
+    pub fn forward_above<O: Ops>(&self, pass: Pass<'_, O>, first: usize, x: O::Buf) -> (O::Buf, EncoderSaved<O::Buf>) {
+        self.forward_from(pass, first, x, None)
+    }
+
+    fn forward_from<O: Ops>(
+        &self,
+        pass: Pass<'_, O>,
+        first: usize,
+        mut x: O::Buf,
+        embeddings: Option<EmbeddingsSaved<O::Buf>>,
+    ) -> (O::Buf, EncoderSaved<O::Buf>) {
         let lowest = pass.params.lowest_trained();
         let is_kept = |depth: Depth| lowest.is_some_and(|lowest| lowest <= depth);
-        let (mut x, embeddings) = self.embeddings.forward(pass, batch);
-        let embeddings = is_kept(Depth::Embeddings).then_some(embeddings);
         let mut input = None;
         let mut layers = Vec::with_capacity(self.layers.len());
-        for (idx, layer) in self.layers.iter().enumerate() {
+        for (idx, layer) in self.layers.iter().enumerate().skip(first) {
             let (y, saved) = layer.forward(self.pass_of(pass, idx), &x, self.relative.as_ref());
             if is_kept(Depth::Layer(idx)) {
                 if layers.is_empty() && embeddings.is_none() {

@@ -20,6 +20,9 @@ pub struct AdaptationSettings {
     pub freeze_embeddings: bool,
     /// Keep this many of the lowest layers, and the embeddings below them, as they are. Default 0.
     pub freeze_layers: usize,
+    /// Compute these layers once for each text, before the first step, and keep their outputs in memory. Nothing is dropped in them then.
+    /// Default false.
+    pub cache_frozen_layers: bool,
     /// Keep the table of positions as it is, as the original does. Default false.
     pub fix_position_embedding: bool,
     /// Factor on the learning rate for each layer below the top, in `0..=1`. Default 1.
@@ -45,6 +48,7 @@ impl Default for AdaptationSettings {
         AdaptationSettings {
             freeze_embeddings: false,
             freeze_layers: 0,
+            cache_frozen_layers: false,
             fix_position_embedding: false,
             layer_decay: 1.0,
             lora_r: None,
@@ -88,6 +92,12 @@ impl AdaptationSettings {
         if self.lora_target_modules.is_empty() {
             return refuse("`--lora_target_modules` names no layer".into(), "leave it out for all linear layers");
         }
+        if self.cache_frozen_layers && self.freeze_layers == 0 {
+            return refuse(
+                "`--cache_frozen_layers` has no effect without frozen layers".into(),
+                "pass `--freeze_layers` with half of the model's layers, say, or leave it out",
+            );
+        }
         let default = AdaptationSettings::default();
         let of_adapters = [
             ("lora_alpha", self.lora_alpha.is_some()),
@@ -102,6 +112,11 @@ impl AdaptationSettings {
             }
             None => Ok(()),
         }
+    }
+
+    /// Number of layers whose outputs are kept.
+    pub fn n_cached(&self) -> usize {
+        if self.cache_frozen_layers { self.freeze_layers } else { 0 }
     }
 
     /// The adapters of a model that is the folder or hub name `base`.
@@ -128,6 +143,12 @@ impl AdaptationSettings {
             return refuse(
                 format!("`--freeze_layers {}`: the model has {n_layers} layers", self.freeze_layers),
                 "half of them is a good start",
+            );
+        }
+        if self.cache_frozen_layers && self.freeze_layers == n_layers {
+            return refuse(
+                format!("`--cache_frozen_layers`: all {n_layers} layers of the model are frozen"),
+                "leave the uppermost one to be trained, or `--cache_frozen_layers` out",
             );
         }
         if let Some(lora) = self.lora(base) {

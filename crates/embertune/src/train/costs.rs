@@ -12,6 +12,7 @@ use crate::optim::clip::global_norm;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::EvaluationShape;
 use crate::train::forecast::RunShape;
+use crate::train::frozen::{FrozenLayers, n_tokens};
 use crate::train::memory::resident_bytes;
 use crate::train::objective::Objective;
 use crate::train::sampler::epoch_order;
@@ -37,6 +38,10 @@ pub struct Costs {
     pub program_bytes: f64,
     /// Weights, gradients and moments.
     pub state_bytes: f64,
+    /// Outputs of frozen layers, where they are kept.
+    pub frozen_bytes: f64,
+    /// Seconds to compute them.
+    pub frozen_s: f64,
     /// Weights alone.
     pub weight_bytes: f64,
     /// Those that are trained, as numbers on the host.
@@ -60,8 +65,10 @@ pub struct TokenCosts {
     pub kept_bytes: f64,
     /// What else it needs while its chunk is computed.
     pub work_bytes: f64,
-    /// Seconds of the forward.
+    /// Seconds of the forward, without frozen layers whose outputs are kept.
     pub forward_s: f64,
+    /// Seconds of these layers.
+    pub frozen_s: f64,
     /// Seconds of the backward.
     pub backward_s: f64,
     /// Seconds of a byte that the system gives for the first time.
@@ -111,6 +118,8 @@ fn release_freed<O: Ops>(ops: &O) {
 struct FirstBatch<'a> {
     set: &'a TrainingSet,
     objective: Objective,
+    /// Layers whose outputs are kept.
+    n_frozen: usize,
     dropout: DropoutRates,
     take: Take,
     rows: Vec<usize>,
@@ -131,7 +140,8 @@ impl<'a> FirstBatch<'a> {
             n_tokens <= wanted
         };
         let n_rows_of_chunk = rows.iter().take_while(fits).count().max(1);
-        FirstBatch { set, objective: settings.objective(), dropout, take, rows, n_rows_of_chunk }
+        let n_frozen = settings.adaptation.n_cached();
+        FirstBatch { set, objective: settings.objective(), n_frozen, dropout, take, rows, n_rows_of_chunk }
     }
 
     fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
@@ -149,7 +159,13 @@ impl<'a> FirstBatch<'a> {
             let micro = self.micro_batch(rows);
             let n_tokens = micro.batch.n_tokens() as f64;
             let start = Instant::now();
-            let (embeddings, saved) = model.forward(&micro.batch, self.dropout);
+            let lowest = (self.n_frozen > 0).then(|| model.output_of_lowest(self.n_frozen, &micro.batch));
+            let frozen_s = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let (embeddings, saved) = match lowest {
+                None => model.forward(&micro.batch, self.dropout),
+                Some(lowest) => model.forward_above(self.n_frozen, &lowest, &micro.batch, self.dropout),
+            };
             let forward_s = start.elapsed().as_secs_f64();
             if probe == 0 {
                 costs.kept_bytes = (ops.buffer_bytes().used - bytes_before) as f64 / n_tokens;
@@ -166,6 +182,7 @@ impl<'a> FirstBatch<'a> {
                 continue;
             }
             costs.forward_s += forward_s;
+            costs.frozen_s += frozen_s;
             costs.backward_s += backward_s;
             n_timed_tokens += n_tokens;
             if began.elapsed().as_secs_f64() > PROBE_S {
@@ -173,6 +190,7 @@ impl<'a> FirstBatch<'a> {
             }
         }
         costs.forward_s /= n_timed_tokens;
+        costs.frozen_s /= n_timed_tokens;
         costs.backward_s /= n_timed_tokens;
         let more_s = (first_s - costs.forward_s - costs.backward_s).max(0.0);
         costs.new_byte_s = more_s / (costs.kept_bytes + costs.work_bytes).max(1.0);
@@ -225,7 +243,10 @@ impl Costs {
         let heaps = evaluation.map_or(0.0, |_| rayon::current_num_threads() as f64 * HEAP_BYTES);
         // The first step packs the weights into new memory.
         optimizer_seconds(model, &mut optimizer, &mut gradients);
-        Costs {
+        let is_cached = batch.n_frozen > 0;
+        let costs = Costs {
+            frozen_bytes: if is_cached { FrozenLayers::bytes(model, set) as f64 } else { 0.0 },
+            frozen_s: n_tokens(set) as f64 * token.frozen_s,
             program_bytes: program_bytes as f64 + heaps,
             state_bytes: state_bytes as f64,
             weight_bytes: weight_bytes as f64,
@@ -235,6 +256,10 @@ impl Costs {
             optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients),
             evaluation: evaluation.map(|shape| EvaluationCosts::measure(model, shape)),
             dim: model.dim(),
-        }
+        };
+        // Else the run would take its gradients and moments beside what is left of these: it may have other sizes.
+        drop((gradients, optimizer));
+        release_freed(&*ops);
+        costs
     }
 }

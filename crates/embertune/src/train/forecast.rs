@@ -60,6 +60,10 @@ pub struct Forecast {
     pub kept_tokens: Option<usize>,
     /// Share of the tokens that go forward a second time, because their activations do not fit.
     pub recomputed_share: f64,
+    /// Outputs of frozen layers that are kept; part of `memory_bytes`.
+    pub frozen_bytes: u64,
+    /// Seconds to compute them, before the first step.
+    pub frozen_seconds: f64,
     /// Seconds of all steps.
     pub train_seconds: f64,
     /// Evaluations in the run, those of `--merge_alpha` included.
@@ -191,7 +195,8 @@ impl Costs {
     ) -> Result<Forecast> {
         let batches = &shape.batches;
         let largest = |bytes: &dyn Fn(&BatchShape) -> f64| batches.iter().map(bytes).fold(0.0, f64::max);
-        let always = self.program_bytes + self.state_bytes;
+        let host = self.program_bytes + self.frozen_bytes;
+        let always = host + self.state_bytes;
         let one_chunk = |batch: &BatchShape| (self.token.kept_bytes + self.token.work_bytes) * batch.largest_chunk();
         let between_steps = self.between_steps_bytes(settings, limits, &shape.plan);
         let so_far = peak_memory_bytes().unwrap_or(0) as f64;
@@ -218,13 +223,13 @@ impl Costs {
             at_first.max(if kept(batch) < batch.n_tokens { one_chunk(batch) } else { 0.0 })
         };
         let computing = always + largest(&|batch| activations(batch) + self.loss_bytes(batch));
-        let within_plan = (computing - self.program_bytes) * (1.0 + SLACK);
-        let within_budget = limits.budget_bytes.map_or(f64::INFINITY, |budget| {
-            budget as f64 - self.program_bytes - largest(&|batch| self.loss_bytes(batch))
-        });
+        let within_plan = (computing - host) * (1.0 + SLACK);
+        let within_budget = limits
+            .budget_bytes
+            .map_or(f64::INFINITY, |budget| budget as f64 - host - largest(&|batch| self.loss_bytes(batch)));
         let buffer_limit = within_plan.min(within_budget).max(0.0);
         // Runs of more than a few batches take all of what they may have beyond the largest: see docs/LOG.md.
-        let computing = computing.max(self.program_bytes + buffer_limit);
+        let computing = computing.max(host + buffer_limit);
         let n_tokens: usize = batches.iter().map(|batch| batch.n_tokens).sum();
         let n_recomputed = n_tokens - batches.iter().map(kept).sum::<usize>();
         let n_pairs: usize = batches.iter().map(|batch| batch.n_pairs).sum();
@@ -249,6 +254,8 @@ impl Costs {
             memory_bytes: computing.max(between_steps).max(so_far) as u64,
             kept_tokens,
             recomputed_share: n_recomputed as f64 / n_tokens as f64,
+            frozen_bytes: self.frozen_bytes as u64,
+            frozen_seconds: self.frozen_s,
             train_seconds: epoch_s * shape.plan.total_steps as f64 / shape.n_steps as f64
                 + (computing - always) * self.token.new_byte_s,
             evaluations,
@@ -265,7 +272,8 @@ impl Costs {
         let saves_best = settings.load_best_model_at_end && self.evaluation.is_some();
         let saves_last = settings.merge_alpha.is_some() && self.evaluation.is_some();
         // Gradients and moments are there.
-        let during = evaluation_bytes.max(if saves || saves_best || saves_last { load_bytes } else { 0.0 });
+        let loaded = if saves || saves_best || saves_last { load_bytes } else { 0.0 };
+        let during = self.frozen_bytes + evaluation_bytes.max(loaded);
         // They are gone. A model is written, read back and compared; or base and tuned weights lie on the host beside the model.
         let afterwards = match settings.merge_alpha {
             Some(_) if settings.adaptation.lora_r.is_none() => {
@@ -286,7 +294,7 @@ impl Costs {
         Error::Setting {
             problem: format!(
                 "`--memory_budget {setting}` is {}, but this run needs {} at least: {} for weights, gradients and moments, {} for a \
-                 chunk of texts{}, {} for the data and the program",
+                 chunk of texts{}, {} for the data and the program{}",
                 shown(budget),
                 shown(least as u64),
                 shown(self.state_bytes as u64),
@@ -295,6 +303,10 @@ impl Costs {
                     .as_ref()
                     .map_or(String::new(), |costs| format!(" or {} for an evaluation", shown(costs.bytes as u64))),
                 shown(self.program_bytes as u64),
+                match self.frozen_bytes as u64 {
+                    0 => String::new(),
+                    bytes => format!(", {} for the outputs of frozen layers (`--cache_frozen_layers`)", shown(bytes)),
+                },
             ),
             hint: Some(format!(
                 "pass `--memory_budget {}` or more; a smaller model, or shorter texts where they are long, need less",
@@ -330,7 +342,14 @@ impl Forecast {
                 )
             }
         };
-        vec![
+        let frozen = (self.frozen_bytes > 0).then(|| {
+            format!(
+                "plan: about {} before the first step for the outputs of frozen layers, which take {} of the memory",
+                time(self.frozen_seconds),
+                shown(self.frozen_bytes)
+            )
+        });
+        let lines = [
             format!(
                 "plan: {steps} steps of {batch_size}{accumulated} rows{warmup}; learning rate {}, at most {:e}",
                 settings.lr_scheduler_type, settings.learning_rate
@@ -350,7 +369,8 @@ impl Forecast {
                     time(self.evaluation_seconds)
                 ),
             },
-        ]
+        ];
+        lines.into_iter().chain(frozen).collect()
     }
 
     /// What the training will take as the first steps went, in words: said once, after `step` steps in `seconds`, where it is another time

@@ -15,6 +15,7 @@ pub mod dataset;
 pub mod evaluation;
 pub mod events;
 pub mod forecast;
+pub mod frozen;
 pub mod group;
 pub mod guards;
 pub mod loss_settings;

@@ -133,6 +133,14 @@ pub fn check_settings(settings: &TrainSettings) -> Result<()> {
             "pass `--train_group_size 2` or more",
         );
     }
+    if settings.adaptation.cache_frozen_layers {
+        return refuse(
+            format!(
+                "`--remine_every {every}` with `--cache_frozen_layers`: the new texts of each round would need memory of their own"
+            ),
+            "leave `--cache_frozen_layers` out",
+        );
+    }
     if settings.batch_sampler == BatchSampler::NoDuplicates && every != RemineEvery::Epoch {
         return refuse(
             format!(
@@ -284,11 +292,12 @@ mod tests {
         };
         with(&|_| {}).unwrap();
         type Change = fn(&mut TrainSettings);
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 7] = [
             (|s| s.loss.name = crate::train::LossName::MarginMse, "no scores to learn from"),
             (|s| s.loss.guide_model = Some("m".into()), "`--guide_model`"),
             (|s| s.train_group_size = 1, "no negative would be used"),
             (|s| s.dataset = vec![OwnSettings { train_group_size: Some(3), ..OwnSettings::default() }], "of their own"),
+            (|s| s.adaptation.cache_frozen_layers = true, "new texts of each round"),
             (|s| s.batch_sampler = BatchSampler::NoDuplicates, "depend on its negatives"),
             (|s| (s.remine_every, s.remine_negatives) = (None, Some(3)), "no effect"),
         ];

@@ -93,6 +93,9 @@ pub fn train_as_rank<O: Ops>(
         let read = || folder.as_ref().map_or(Ok(Vec::new()), |folder| rounds.read(&folder.mined(round)));
         trainer.replace_negatives(&by_first(ranks, read)?)?;
     }
+    let began = Instant::now();
+    trainer.cache_frozen_layers();
+    so_far.seconds.data += began.elapsed().as_secs_f64();
     if let (ReportTo::Tensorboard, Some(folder)) = (settings.report_to, &mut folder) {
         let steps_done = trainer.steps_done();
         folder.report(settings.logging_dir.as_deref(), (steps_done > 0).then_some(steps_done))?;

@@ -20,6 +20,7 @@ use crate::text::Batch;
 use crate::train::chunks::{Chunk, cut, first_kept, share};
 use crate::train::comm::{Alone, Communicator};
 use crate::train::dataset::TrainingSet;
+use crate::train::frozen::FrozenLayers;
 use crate::train::group::{Draw, choose};
 use crate::train::objective::{Judged, Objective};
 
@@ -53,6 +54,8 @@ pub struct Take {
 pub struct MicroBatch {
     /// The tokens of the texts that go through the model.
     pub batch: Batch,
+    /// The number of each of these texts in the set, `[batch.n_texts()]`.
+    pub numbers: Vec<u32>,
     /// The place in `batch` of each text, `[n_texts]`.
     pub places: Vec<u32>,
     /// Number of passages of each query.
@@ -71,6 +74,7 @@ impl MicroBatch {
         let drawn = Drawn::new(set, rows, take);
         let (computed, places) = drawn.computed(take.repeats);
         let mut batch = Batch::default();
+        let numbers = computed.iter().map(|&(text, ..)| text).collect();
         for (text, row, slot) in computed {
             let tokens = &set.texts[text as usize].tokens;
             let key = key(&[DROPOUT, take.seed, take.epoch as u64, row as u64, slot as u64]);
@@ -86,7 +90,7 @@ impl MicroBatch {
         for &(query, ..) in &queries {
             excluded.extend(passages.iter().map(|&(passage, ..)| set.is_never_negative(query, passage)));
         }
-        MicroBatch { batch, places, group_sizes, excluded, scores, guide }
+        MicroBatch { batch, numbers, places, group_sizes, excluded, scores, guide }
     }
 
     /// Without making it: the lengths in tokens of the texts that go through the model, in their order, and the number of all its texts.
@@ -203,6 +207,8 @@ pub struct Pass<'a> {
     pub objective: &'a Objective,
     /// Probabilities of dropout.
     pub dropout: DropoutRates,
+    /// What is known of layers that are frozen. Nothing is dropped in them, then.
+    pub frozen: Option<&'a FrozenLayers>,
     /// Factor on the gradients: `1 / n` of n micro batches, so that their sum is the gradient of the mean loss.
     pub weight: f32,
     /// Chunks of about this many tokens together keep their activations from the forward to the backward; the others are computed
@@ -236,10 +242,17 @@ pub fn forward_backward_as_rank<O: Ops>(
     let first_kept = first_kept(&chunks, pass.kept_tokens);
 
     let n_own = chunks.iter().map(|chunk| chunk.texts.len()).sum::<usize>();
+    let forward = |chunk: &Chunk, part: &Batch| match pass.frozen {
+        None => model.forward(part, pass.dropout),
+        Some(frozen) => {
+            let lowest = frozen.of(&micro.numbers[chunk.texts.clone()]);
+            model.forward_above(frozen.n_layers(), &lowest, part, pass.dropout)
+        }
+    };
     let mut embeddings = Vec::with_capacity(n_own * model.dim());
     let mut kept = Vec::new();
     for (i, chunk) in chunks.iter().enumerate() {
-        let (of_chunk, saved) = model.forward(&batch.part(chunk.texts.clone()), pass.dropout);
+        let (of_chunk, saved) = forward(chunk, &batch.part(chunk.texts.clone()));
         embeddings.extend(of_chunk);
         if i >= first_kept {
             kept.push(saved);
@@ -255,7 +268,7 @@ pub fn forward_backward_as_rank<O: Ops>(
     // Backwards, so that what was kept is freed before a chunk is computed again. The order is the same whatever is kept.
     for chunk in chunks.iter().rev() {
         let part = batch.part(chunk.texts.clone());
-        let saved = kept.pop().unwrap_or_else(|| model.forward(&part, pass.dropout).1);
+        let saved = kept.pop().unwrap_or_else(|| forward(chunk, &part).1);
         let d_part = &d_embeddings[chunk.texts.start * model.dim()..chunk.texts.end * model.dim()];
         model.backward(&part, &saved, d_part, gradients);
     }

@@ -18,6 +18,7 @@ use crate::optim::{Optimizer, Schedule};
 use crate::train::comm::{Alone, Communicator, gather};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
+use crate::train::frozen::FrozenLayers;
 use crate::train::objective::Objective;
 use crate::train::ranks::{check_in_step, sum_gradients, take_from_first};
 use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
@@ -153,6 +154,8 @@ pub struct Trainer<'a, O: Ops> {
     steps_done: usize,
     /// The order of the epoch that it belongs to.
     order: (usize, Vec<usize>),
+    /// Where the outputs of frozen layers are kept.
+    frozen: Option<FrozenLayers>,
     /// What [`Pass::kept_tokens`] is in every step.
     kept_tokens: usize,
     buffer_limit: usize,
@@ -204,6 +207,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             temperature,
             steps_done: 0,
             order,
+            frozen: None,
             kept_tokens: usize::MAX,
             buffer_limit: usize::MAX,
         })
@@ -221,6 +225,12 @@ impl<'a, O: Ops> Trainer<'a, O> {
         self.buffer_limit = forecast.buffer_limit;
         self.model.ops().limit_buffers(self.buffer_limit);
         self
+    }
+
+    /// Computes the frozen layers for all texts, where the settings say so: each step takes their outputs from there.
+    pub fn cache_frozen_layers(&mut self) {
+        let n_layers = self.settings.adaptation.n_cached();
+        self.frozen = (n_layers > 0).then(|| FrozenLayers::new(self.model, n_layers, &self.set));
     }
 
     /// Gives the memory of activations back to the system, until the next step takes it again.
@@ -254,7 +264,11 @@ impl<'a, O: Ops> Trainer<'a, O> {
     /// # Errors
     /// A text that cannot be tokenized.
     pub fn replace_negatives(&mut self, negatives: &[Vec<String>]) -> Result<()> {
-        self.set.to_mut().replace_negatives(self.model, negatives, self.n_texts, self.settings)
+        self.set.to_mut().replace_negatives(self.model, negatives, self.n_texts, self.settings)?;
+        if self.frozen.is_some() {
+            self.cache_frozen_layers();
+        }
+        Ok(())
     }
 
     /// The model as it is now.
@@ -440,7 +454,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             let file = self.set.file_of(rows[0]);
             let (settings, objective) = &self.sets[file];
             let weight = 1.0 / micro_batches.len() as f32;
-            let pass = Pass { objective, dropout, weight, kept_tokens: self.kept_tokens };
+            let pass = Pass { objective, dropout, frozen: self.frozen.as_ref(), weight, kept_tokens: self.kept_tokens };
             let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
             let (loss, stats) = forward_backward_as_rank(self.model, &micro, pass, among, &mut self.gradients)?;
             // It goes on all the same: the others wait for its part of the next batch.

@@ -166,6 +166,7 @@ fn what_leaves_nothing_to_train_or_is_no_part_of_the_model_is_refused() {
     for (adaptation, problem) in [
         (AdaptationSettings { freeze_layers: 4, ..default() }, "`--freeze_layers 4`: the model has 3 layers"),
         (AdaptationSettings { freeze_layers: 3, ..default() }, "freezes the whole model"),
+        (AdaptationSettings { freeze_layers: 3, cache_frozen_layers: true, ..default() }, "all 3 layers"),
         (AdaptationSettings { freeze_layers: 3, ..lora(&["query"]) }, "leaves no layer for an adapter"),
         (lora(&["query", "q_proj"]), "`--lora_target_modules q_proj` is the name of no linear layer"),
     ] {
@@ -290,7 +291,7 @@ fn what_is_computed_twice_has_the_same_dropout_of_adapters() {
         forward_backward(
             &model,
             &micro,
-            Pass { objective: &objective, dropout, weight: 1.0, kept_tokens },
+            Pass { objective: &objective, dropout, frozen: None, weight: 1.0, kept_tokens },
             &mut gradients,
         );
         gradients.list.iter().map(|gradient| model.ops().download(gradient)).collect::<Vec<_>>()

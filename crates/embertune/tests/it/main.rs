@@ -12,6 +12,7 @@ mod encode;
 mod evaluation;
 mod folders;
 mod formats;
+mod frozen;
 mod golden;
 mod gradient_cache;
 mod gradients;

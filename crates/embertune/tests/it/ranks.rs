@@ -195,6 +195,7 @@ fn gradients_of_each_rank_equal_those_of_torch_on_several_processes() {
             let (n_queries, n_passages) = (queries.len() / dim, passages.len() / dim);
             let micro = MicroBatch {
                 batch: Default::default(),
+                numbers: Vec::new(),
                 places: (0..(n_queries + n_passages) as u32).collect(),
                 group_sizes: vec![n_passages / n_queries; n_queries],
                 excluded: vec![false; n_queries * n_passages],

@@ -124,7 +124,7 @@ fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], wei
     let micro = MicroBatch::new(set, rows, take(3, 0));
     let objective = Objective::new(Loss::InfoNce(InfoNce::new(Negatives::InBatch, 0.05)));
     let dropout = DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 };
-    let pass = Pass { objective: &objective, dropout, weight, kept_tokens: usize::MAX };
+    let pass = Pass { objective: &objective, dropout, frozen: None, weight, kept_tokens: usize::MAX };
     let mut gradients = model.parameters().zero_gradients(model.ops());
     let (loss, _) = forward_backward(model, &micro, pass, &mut gradients);
     (loss, gradients.list.iter().map(|g| model.ops().download(g)).collect())
