@@ -11,22 +11,26 @@ const MAX_LINES: usize = 800;
 const EMPTY_NAMES: [&str; 5] = ["utils", "helpers", "common", "misc", "base"];
 
 /// Which modules of the library may use which others; the direction in which data flows. `error` and `progress` are open to all.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("progress", &[]),
     ("random", &[]),
     ("device", &[]),
+    ("comm", &[]),
     ("data", &[]),
     ("text", &[]),
     ("model", &["text"]),
     ("loss", &[]),
     ("optim", &["model"]),
-    ("embed", &["data", "text", "model"]),
-    ("search", &["embed"]),
-    ("mine", &["data", "text", "model", "embed", "search", "random"]),
-    ("eval", &["data", "text", "model", "embed", "search", "random"]),
+    ("embed", &["comm", "data", "text", "model"]),
+    ("search", &["comm", "embed"]),
+    ("mine", &["comm", "data", "text", "model", "embed", "search", "random"]),
+    ("eval", &["comm", "data", "text", "model", "embed", "search", "random"]),
     ("audit", &["data", "text", "model", "embed", "search", "mine", "eval", "random"]),
-    ("train", &["data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "mine", "eval"]),
+    (
+        "train",
+        &["comm", "data", "text", "model", "loss", "optim", "random", "device", "embed", "search", "mine", "eval"],
+    ),
     ("report", &["data", "eval", "train"]),
     ("lib", &[]),
 ];

@@ -34,6 +34,10 @@ fn main() -> ExitCode {
         // Clap itself shows help and usage errors, and exits with 0 or 2.
         let parsed = definition.try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches));
         let cli = parsed.unwrap_or_else(|error| {
+            if error.use_stderr() && commands::is_another_of_several_ranks() {
+                // Rank 0 has the same command line, and says it.
+                std::process::exit(error.exit_code());
+            }
             say_origin(&error.to_string());
             error.exit()
         });

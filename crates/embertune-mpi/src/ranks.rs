@@ -4,7 +4,7 @@ use std::panic;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embertune::train::comm::Communicator;
+use embertune::comm::Communicator;
 use embertune::{Error, Result};
 use mpi::datatype::Equivalence;
 use mpi::environment::{Threading, Universe, processor_name};

@@ -1,14 +1,17 @@
 //! Texts to vectors, many at once: sorted by length, in chunks of bounded size, equal texts once.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use embertune_kernels::Ops;
 
+use crate::comm::{Alone, Communicator, all_or_none};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
 use crate::text::{Batch, Role, Tokens};
 
+mod among;
 pub mod cache;
 pub mod files;
 pub mod stored;
@@ -47,6 +50,12 @@ impl Vectors {
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.dim..][..self.dim]
     }
+
+    /// A copy of some of the vectors.
+    pub fn part(&self, rows: Range<usize>) -> Vectors {
+        let values = self.values[rows.start * self.dim..rows.end * self.dim].to_vec();
+        Vectors { values, dim: self.dim, n_truncated: 0 }
+    }
 }
 
 /// The vectors of `texts`, in their order, with the prompt of `role`, of at most `max_len` tokens (default: the model's
@@ -63,52 +72,87 @@ pub fn embed<O: Ops>(
     batch_size: usize,
     progress: &dyn Progress,
 ) -> Result<Vectors> {
-    progress.start(&format!("embedding {}", plural(role)), texts.len() as u64);
-    let (values, is_cut) = compute(model, texts, role, max_len, batch_size, progress)?;
-    progress.finish();
-    let n_truncated = is_cut.iter().filter(|is_cut| **is_cut).count();
-    let vectors = Vectors { values, dim: model.dim(), n_truncated };
-    note_truncated(model, &vectors, role, max_len, progress);
-    Ok(vectors)
+    let job = Job { role, max_len, batch_size, ranks: &Alone };
+    job.embed(model, texts, progress)
 }
 
-/// The vectors of `texts` one after another, and of each text whether it was longer than the model reads.
-fn compute<O: Ops>(
-    model: &EmbeddingModel<O>,
-    texts: &[&str],
+/// How texts are embedded.
+#[derive(Clone, Copy)]
+struct Job<'a> {
     role: Role,
     max_len: Option<usize>,
     batch_size: usize,
-    progress: &dyn Progress,
-) -> Result<(Vec<f32>, Vec<bool>)> {
-    let tokens = model.tokenize(texts, role, max_len)?;
-    let groups = group_equal(&tokens);
-    let dim = model.dim();
-    let mut values = vec![0.0; texts.len() * dim];
-    for chunk in chunks(&tokens, &groups, batch_size.max(1)) {
-        let mut batch = Batch::default();
-        for group in chunk {
-            let Tokens { ids, prompt_len, .. } = &tokens[group[0]];
-            batch.push(ids, *prompt_len, 0);
-        }
-        let vectors = model.encode(&batch);
-        for (group, vector) in chunk.iter().zip(vectors.chunks_exact(dim)) {
-            if vector.iter().any(|x| !x.is_finite()) {
-                return Err(Error::Setting {
-                    problem: format!("the vector of text {} has values that are no finite numbers", group[0] + 1),
-                    hint: Some("the model's weights are damaged: embed with the model that it was made from".into()),
-                });
-            }
-            for &text in group {
-                values[text * dim..][..dim].copy_from_slice(vector);
-            }
-        }
-        progress.advance(chunk.iter().map(|group| group.len() as u64).sum());
-        if progress.is_stop_requested() {
-            return Err(Error::Stopped);
-        }
+    /// Who embeds them, together.
+    ranks: &'a dyn Communicator,
+}
+
+impl Job<'_> {
+    fn embed<O: Ops>(self, model: &EmbeddingModel<O>, texts: &[&str], progress: &dyn Progress) -> Result<Vectors> {
+        among::check_alike(model, texts, self.batch_size, self.ranks)?;
+        progress.start(&format!("embedding {}", plural(self.role)), texts.len() as u64);
+        let (values, is_cut) = self.compute(model, texts, progress)?;
+        progress.finish();
+        let n_truncated = is_cut.iter().filter(|is_cut| **is_cut).count();
+        let vectors = Vectors { values, dim: model.dim(), n_truncated };
+        note_truncated(model, &vectors, self.role, self.max_len, progress);
+        Ok(vectors)
     }
-    Ok((values, tokens.iter().map(|tokens| tokens.truncated).collect()))
+
+    /// The vectors of `texts` one after another, and of each text whether it was longer than the model reads. Reports progress in texts,
+    /// as if all ranks were as fast as this one.
+    fn compute<O: Ops>(
+        self,
+        model: &EmbeddingModel<O>,
+        texts: &[&str],
+        progress: &dyn Progress,
+    ) -> Result<(Vec<f32>, Vec<bool>)> {
+        let ranks = self.ranks;
+        let tokens = all_or_none(ranks, model.tokenize(texts, self.role, self.max_len))?;
+        let groups = group_equal(&tokens);
+        let chunks: Vec<_> = chunks(&tokens, &groups, self.batch_size.max(1)).collect();
+        // In turns: they are sorted by length, so that all ranks have about as much to do.
+        let chunks_of = |rank| chunks.iter().skip(rank).step_by(ranks.size());
+        let groups_of = |rank| chunks_of(rank).copied().flatten().map(Vec::as_slice).collect::<Vec<_>>();
+        let n_own = groups_of(ranks.rank()).iter().map(|group| group.len()).sum::<usize>();
+        let dim = model.dim();
+        let mut values = vec![0.0; texts.len() * dim];
+        let (mut n_done, mut n_said) = (0, 0);
+        let done = chunks_of(ranks.rank()).try_for_each(|chunk| {
+            for (group, vector) in chunk.iter().zip(encode(model, &tokens, chunk)?.chunks_exact(dim)) {
+                for &text in group {
+                    values[text * dim..][..dim].copy_from_slice(vector);
+                }
+                n_done += group.len();
+            }
+            let n_of_all = n_done * texts.len() / n_own;
+            progress.advance((n_of_all - n_said) as u64);
+            n_said = n_of_all;
+            if progress.is_stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+        });
+        all_or_none(ranks, done)?;
+        if ranks.size() > 1 {
+            among::fill_in(&(0..ranks.size()).map(groups_of).collect::<Vec<_>>(), dim, ranks, &mut values)?;
+        }
+        Ok((values, tokens.iter().map(|tokens| tokens.truncated).collect()))
+    }
+}
+
+/// The vectors of a chunk, one for each of its groups.
+fn encode<O: Ops>(model: &EmbeddingModel<O>, tokens: &[Tokens], chunk: &[Vec<usize>]) -> Result<Vec<f32>> {
+    let mut batch = Batch::default();
+    for group in chunk {
+        let Tokens { ids, prompt_len, .. } = &tokens[group[0]];
+        batch.push(ids, *prompt_len, 0);
+    }
+    let vectors = model.encode(&batch);
+    let is_bad = |vector: &[f32]| vector.iter().any(|x| !x.is_finite());
+    match chunk.iter().zip(vectors.chunks_exact(model.dim())).find(|(_, vector)| is_bad(vector)) {
+        None => Ok(vectors),
+        Some((group, _)) => Err(Error::Setting {
+            problem: format!("the vector of text {} has values that are no finite numbers", group[0] + 1),
+            hint: Some("the model's weights are damaged: embed with the model that it was made from".into()),
+        }),
+    }
 }
 
 fn plural(role: Role) -> &'static str {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod comm;
 pub mod data;
 pub mod device;
 pub mod embed;

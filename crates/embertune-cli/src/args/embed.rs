@@ -7,7 +7,7 @@ use embertune::data::TextForm;
 use embertune::embed::files::ValueType;
 use embertune::text::Role;
 
-use super::{EmbeddingArgs, MachineArgs, ModelArgs};
+use super::{EmbeddingArgs, MachineArgs, ModelArgs, RankArgs};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -51,6 +51,9 @@ pub struct EmbedArgs {
 
     #[command(flatten)]
     pub machine: MachineArgs,
+
+    #[command(flatten)]
+    pub ranks: RankArgs,
 }
 
 /// `--input_format`.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use embertune::comm::{Alone, Communicator};
 use embertune::embed::cache::{Embedding, LIMIT_GB, VectorCache};
 
 /// Embedding many texts.
@@ -35,9 +36,14 @@ pub struct VectorCacheArgs {
 }
 
 impl EmbeddingArgs {
-    /// With the `cache` that they name.
+    /// With the `cache` that they name, by this process alone.
     pub fn with<'a>(&self, cache: Option<&'a VectorCache>) -> Embedding<'a> {
-        Embedding { batch_size: self.batch_size, cache }
+        self.among(&Alone, cache)
+    }
+
+    /// The same, by `ranks` together.
+    pub fn among<'a>(&self, ranks: &'a dyn Communicator, cache: Option<&'a VectorCache>) -> Embedding<'a> {
+        Embedding { batch_size: self.batch_size, cache, ranks }
     }
 
     /// The folder, where one is named.

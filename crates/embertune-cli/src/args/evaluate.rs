@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, TestSetArgs, boolean};
+use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, RankArgs, TestSetArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -95,4 +95,7 @@ pub struct EvaluateArgs {
 
     #[command(flatten)]
     pub machine: MachineArgs,
+
+    #[command(flatten)]
+    pub ranks: RankArgs,
 }

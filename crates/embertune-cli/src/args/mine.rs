@@ -10,7 +10,7 @@ use embertune::mine::output::Shape;
 use embertune::mine::select::Strategy;
 use embertune::mine::{Limits, MineSettings, Preset, Ranking, Rule, Window, parse_range};
 
-use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, boolean};
+use super::{EmbeddingArgs, MachineArgs, ModelChangeArgs, RankArgs, boolean};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -148,6 +148,9 @@ pub struct MineArgs {
 
     #[command(flatten)]
     pub machine: MachineArgs,
+
+    #[command(flatten)]
+    pub ranks: RankArgs,
 }
 
 /// `--preset`.

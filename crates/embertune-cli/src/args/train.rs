@@ -3,7 +3,6 @@
 //! Which of them are not supported, and why, is in `refused`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use embertune::data::Columns;
@@ -16,7 +15,9 @@ use embertune::train::{
 };
 use embertune::{Error, Result};
 
-use super::{AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, RoundArgs, VectorCacheArgs, boolean};
+use super::{
+    AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, RankArgs, RoundArgs, VectorCacheArgs, boolean,
+};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -194,10 +195,8 @@ pub struct TrainArgs {
           help_heading = "Machine")]
     pub memory_budget: MemoryBudget,
 
-    /// Of several ranks (docs/guide/cluster.md): how long one may send nothing while others wait for it, before that ends the run
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), default_value_t = 1800,
-          help_heading = "Machine")]
-    pub rank_timeout: u64,
+    #[command(flatten)]
+    pub ranks: RankArgs,
 
     /// Say what the run would take, in steps, tokens, memory and time, and stop before the first step; nothing is written
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
@@ -420,11 +419,6 @@ impl TrainArgs {
 }
 
 impl TrainArgs {
-    /// How long other ranks wait for one.
-    pub fn rank_timeout(&self) -> Duration {
-        Duration::from_secs(self.rank_timeout)
-    }
-
     /// How linear layers and attention multiply, by `--precision` or the original's `--bf16`.
     pub fn precision(&self) -> Precision {
         if self.bf16 == Some(false) { Precision::Fp32 } else { self.machine.precision }

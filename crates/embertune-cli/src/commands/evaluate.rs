@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use embertune::comm::{Communicator, all_or_none, by_first};
 use embertune::data::atomic::check_writable;
 use embertune::eval::retrieval::deepest;
-use embertune::eval::similarity::{evaluate_pairs, evaluate_triplets, read_pairs, read_triplets};
+use embertune::eval::similarity::{ScoredPair, Triplet, evaluate_pairs, evaluate_triplets, read_pairs, read_triplets};
 use embertune::eval::trec::{read_run, write_run};
 use embertune::eval::{Evaluation, Results, SetResults, TestSet};
 use embertune::progress::Progress;
@@ -16,20 +17,11 @@ use crate::args::EvaluateArgs;
 use crate::device::{Device, on_device};
 use crate::printer::{self, Evaluated};
 
-/// Runs the command.
-pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
-    start_threads(&args.machine)?;
-    let depth = deepest(&args.cutoffs)?;
-    for output in args.output.iter().chain(&args.run_file) {
-        check_writable(output)?;
-    }
-    let pairs = args.sts_file.as_deref().map(read_pairs).transpose()?;
-    let triplets = args.triplet_file.as_deref().map(read_triplets).transpose()?;
-    let sets = match &args.qrels {
-        Some(path) => vec![TestSet::read_judgments(path)?],
-        None => test_sets::read(&args.sets, progress)?.unwrap_or_default(),
-    };
+/// Runs the command as one of `ranks`, of which the first writes and shows.
+pub fn run(args: &EvaluateArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<()> {
+    let Prepared { depth, pairs, triplets, sets } = all_or_none(ranks, prepare(args, ranks, progress))?;
     let cache = args.embedding.cache();
+    let embedding = args.embedding.among(ranks, cache.as_ref());
     let (name, results) = match (&args.evaluate_run, &args.model_name_or_path) {
         (Some(run), _) => {
             let set = of_run(&sets)?;
@@ -38,7 +30,6 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
         (None, Some(model)) => {
             let depth = if args.output.is_some() { depth.max(SAVED_DEPTH) } else { depth };
             let (changes, machine) = (&args.changes, &args.machine);
-            let embedding = args.embedding.with(cache.as_ref());
             let evaluator = Evaluator { changes, machine, embedding, depth, progress };
             (model.clone(), if sets.is_empty() { Vec::new() } else { evaluator.results(model, &sets)? })
         }
@@ -49,17 +40,41 @@ pub fn run(args: &EvaluateArgs, progress: &dyn Progress) -> Result<()> {
         evaluated.sets.push((set.name.clone(), Evaluation::of(set, &args.cutoffs)?));
     }
     if pairs.is_some() || triplets.is_some() {
-        on_device!(Device::open(&args.machine, args.machine.precision, progress)?, |ops| {
-            let model = load_named(ops, &evaluated.model, &args.changes, progress)?;
-            evaluated.pairs =
-                pairs.map(|pairs| evaluate_pairs(&model, &pairs, args.embedding.batch_size, progress)).transpose()?;
-            evaluated.triplets = triplets
-                .map(|triplets| evaluate_triplets(&model, &triplets, args.embedding.batch_size, progress))
-                .transpose()?;
+        let device = all_or_none(ranks, Device::open(&args.machine, args.machine.precision, progress))?;
+        on_device!(device, |ops| {
+            let model = all_or_none(ranks, load_named(ops, &evaluated.model, &args.changes, progress))?;
+            evaluated.pairs = pairs.map(|pairs| evaluate_pairs(&model, &pairs, embedding, progress)).transpose()?;
+            evaluated.triplets =
+                triplets.map(|triplets| evaluate_triplets(&model, &triplets, embedding, progress)).transpose()?;
         });
     }
-    save(args, &evaluated.model, results)?;
-    if args.json { printer::evaluation_json(&evaluated) } else { printer::evaluation_table(&evaluated) }
+    by_first(ranks, || {
+        save(args, &evaluated.model, results)?;
+        if args.json { printer::evaluation_json(&evaluated) } else { printer::evaluation_table(&evaluated) }
+    })
+}
+
+/// What an evaluation begins with.
+struct Prepared {
+    depth: usize,
+    pairs: Option<Vec<ScoredPair>>,
+    triplets: Option<Vec<Triplet>>,
+    sets: Vec<TestSet>,
+}
+
+fn prepare(args: &EvaluateArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<Prepared> {
+    start_threads(&args.machine)?;
+    let depth = deepest(&args.cutoffs)?;
+    for output in args.output.iter().chain(&args.run_file).filter(|_| ranks.rank() == 0) {
+        check_writable(output)?;
+    }
+    let pairs = args.sts_file.as_deref().map(read_pairs).transpose()?;
+    let triplets = args.triplet_file.as_deref().map(read_triplets).transpose()?;
+    let sets = match &args.qrels {
+        Some(path) => vec![TestSet::read_judgments(path)?],
+        None => test_sets::read(&args.sets, progress)?.unwrap_or_default(),
+    };
+    Ok(Prepared { depth, pairs, triplets, sets })
 }
 
 /// The one set that a run is of.

@@ -1,7 +1,8 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
+use embertune::comm::{Communicator, all_or_none, by_first};
 use embertune::data::atomic::check_writable;
-use embertune::data::{read_pool_by, read_rows_by};
+use embertune::data::{Row, read_pool_by, read_rows_by};
 use embertune::embed::cache::VectorCache;
 use embertune::embed::stored::{VectorFile, read_vectors};
 use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorSource, mine, output};
@@ -15,15 +16,58 @@ use super::{load_named, start_threads};
 use crate::args::MineArgs;
 use crate::device::{Device, on_device};
 
-/// Runs the command.
-pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
+/// Runs the command as one of `ranks`, of which the first writes.
+pub fn run(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<()> {
+    let Prepared { settings, review, rows, pool } = all_or_none(ranks, prepare(args, ranks, progress))?;
+    let cache = args.embedding.cache();
+    let mined = match model_name(args, &settings, progress) {
+        Some(name) => {
+            let device = all_or_none(ranks, Device::open(&args.machine, args.machine.precision, progress))?;
+            on_device!(device, |ops| {
+                let model = all_or_none(ranks, load_named(ops, name, &args.model_changes, progress))?;
+                let source = all_or_none(ranks, vectors(args, Some(&model), cache.as_ref()))?;
+                mine(source.among(ranks), rows, pool, &review, &settings, progress)
+            })
+        }
+        None => {
+            let source = all_or_none(ranks, vectors::<Cpu>(args, None, cache.as_ref()))?;
+            mine(source.among(ranks), rows, pool, &review, &settings, progress)
+        }
+    };
+    let mined = all_or_none(ranks, mined)?;
+    by_first(ranks, || {
+        output::write(&args.output_file, &mined, args.output_format.into(), settings.n_negatives, progress)?;
+        write_review(args, review, &mined, progress)
+    })?;
+    let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();
+    progress.note(&format!(
+        "{}: {} rows with {n_negatives} negatives, from {} candidates",
+        args.output_file.display(),
+        mined.rows.len(),
+        mined.n_candidates
+    ));
+    Ok(())
+}
+
+/// What mining begins with.
+struct Prepared {
+    settings: MineSettings,
+    review: Review,
+    rows: Vec<Row>,
+    pool: Option<Vec<String>>,
+}
+
+fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<Prepared> {
     start_threads(&args.machine)?;
     if args.use_gpu_for_searching {
         progress.note("`--use_gpu_for_searching`: the search runs on the CPU");
     }
     let settings = args.settings();
     settings.check()?;
-    check_writable(&args.output_file)?;
+    let writes = ranks.rank() == 0;
+    if writes {
+        check_writable(&args.output_file)?;
+    }
     let review = match &args.review {
         Some(path) if !settings.rule.suspects() => {
             return Err(Error::Setting {
@@ -34,7 +78,9 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
             });
         }
         Some(path) => {
-            check_writable(path)?;
+            if writes {
+                check_writable(path)?;
+            }
             Review::read(path)?
         }
         None => Review::default(),
@@ -42,24 +88,7 @@ pub fn run(args: &MineArgs, progress: &dyn Progress) -> Result<()> {
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
-    let cache = args.embedding.cache();
-    let mined = match model_name(args, &settings, progress) {
-        Some(name) => on_device!(Device::open(&args.machine, args.machine.precision, progress)?, |ops| {
-            let model = load_named(ops, name, &args.model_changes, progress)?;
-            mine(vectors(args, Some(&model), cache.as_ref())?, rows, pool, &review, &settings, progress)?
-        }),
-        None => mine(vectors::<Cpu>(args, None, cache.as_ref())?, rows, pool, &review, &settings, progress)?,
-    };
-    output::write(&args.output_file, &mined, args.output_format.into(), settings.n_negatives, progress)?;
-    write_review(args, review, &mined, progress)?;
-    let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();
-    progress.note(&format!(
-        "{}: {} rows with {n_negatives} negatives, from {} candidates",
-        args.output_file.display(),
-        mined.rows.len(),
-        mined.n_candidates
-    ));
-    Ok(())
+    Ok(Prepared { settings, review, rows, pool })
 }
 
 /// The name of the model, where one is needed and named.

@@ -18,6 +18,7 @@ mod tune;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use embertune::comm::Communicator;
 use embertune::model::{EmbeddingModel, resolve};
 use embertune::progress::Progress;
 use embertune::{Error, Result};
@@ -26,6 +27,7 @@ use embertune_kernels::Ops;
 use crate::args::{Cli, Command, MachineArgs, ModelChangeArgs};
 use crate::progress::Display;
 use ranks::Ranks;
+pub use ranks::is_another_of_several_ranks;
 
 /// Runs the command that the user asked for. The exit code is 1 where it did its work and a requirement is not met.
 pub fn run(cli: Cli) -> Result<ExitCode> {
@@ -34,24 +36,33 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         _ => Display::new(),
     };
     #[cfg(feature = "mpi")]
-    if !matches!(cli.command, Command::Train(_))
+    if !matches!(cli.command, Command::Train(_) | Command::Mine(_) | Command::Evaluate(_) | Command::Embed(_))
         && let Err(end) = ranks::refuse_several()
     {
         return end;
     }
     match cli.command {
         Command::Audit(args) => return audit::run(&args, &progress),
-        Command::Mine(args) => mine::run(&args, &progress),
+        Command::Mine(args) => {
+            let work = |ranks: &dyn Communicator, progress: &dyn Progress| mine::run(&args, ranks, progress);
+            return ranks::together(args.ranks.timeout(), &progress, work);
+        }
         Command::Score(args) => score::run(&args, &progress),
         Command::Train(args) => {
-            let ranks = Ranks::find(args.rank_timeout())?;
+            let ranks = Ranks::find(args.ranks.timeout())?;
             let done = train::run(&args, ranks.communicator(), &progress);
             return ranks.end(done.map(|()| ExitCode::SUCCESS));
         }
-        Command::Evaluate(args) => evaluate::run(&args, &progress),
+        Command::Evaluate(args) => {
+            let work = |ranks: &dyn Communicator, progress: &dyn Progress| evaluate::run(&args, ranks, progress);
+            return ranks::together(args.ranks.timeout(), &progress, work);
+        }
         Command::Compare(args) => return compare::run(&args, &progress),
         Command::Report(args) => report::run(&args, &progress),
-        Command::Embed(args) => embed::run(&args, &progress),
+        Command::Embed(args) => {
+            let work = |ranks: &dyn Communicator, progress: &dyn Progress| embed::run(&args, ranks, progress);
+            return ranks::together(args.ranks.timeout(), &progress, work);
+        }
         Command::Convert(args) => convert::run(&args, &progress),
         Command::Split(args) => split::run(&args, &progress),
         Command::Tune(args) => return tune::run(&args, &progress),

@@ -6,15 +6,24 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use embertune::train::comm::Communicator;
+use embertune::comm::{Communicator, expect_same};
+use embertune::progress::{Progress, Quiet};
 use embertune::{Error, Result};
 
 use crate::diagnostics;
+use crate::progress::Display;
 
 #[cfg(not(feature = "mpi"))]
-type Processes = embertune::train::comm::Alone;
+type Processes = embertune::comm::Alone;
 #[cfg(feature = "mpi")]
 type Processes = embertune_mpi::MpiRanks;
+
+/// Whether `mpirun` or `srun` has started this process as another rank than 0, by the variables that they set: known before MPI is started.
+pub fn is_another_of_several_ranks() -> bool {
+    const RANK: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
+    let rank = |name: &&str| std::env::var(name).ok()?.parse::<usize>().ok();
+    cfg!(feature = "mpi") && RANK.iter().find_map(rank).is_some_and(|rank| rank > 0)
+}
 
 /// The ranks that were started together, and this one among them.
 pub struct Ranks(Processes);
@@ -34,7 +43,7 @@ impl Ranks {
 
     #[cfg(not(feature = "mpi"))]
     pub fn find(_limit: Duration) -> Result<Self> {
-        Ok(Ranks(embertune::train::comm::Alone))
+        Ok(Ranks(embertune::comm::Alone))
     }
 
     /// What they send each other.
@@ -72,6 +81,24 @@ impl Ranks {
     }
 }
 
+/// Does a command's `work` as one of the ranks that were started with one command line, of which the first shows what happens.
+///
+/// # Errors
+/// Of a process alone, its own.
+pub fn together(
+    limit: Duration,
+    display: &Display,
+    work: impl FnOnce(&dyn Communicator, &dyn Progress) -> Result<()>,
+) -> Result<ExitCode> {
+    let ranks = Ranks::find(limit)?;
+    let among = ranks.communicator();
+    let command_line = format!("{} {:?}", env!("CARGO_PKG_VERSION"), std::env::args_os().skip(1).collect::<Vec<_>>());
+    let progress: &dyn Progress = if among.rank() == 0 { display } else { &Quiet(display) };
+    let done = expect_same(among, "command line or version of Embertune", &command_line);
+    let done = done.and_then(|()| work(among, progress));
+    ranks.end(done.map(|()| ExitCode::SUCCESS))
+}
+
 /// Ends a command that does not share its work, where there are several ranks: each would do all of it, into the same files.
 ///
 /// # Errors
@@ -85,8 +112,10 @@ pub fn refuse_several() -> std::result::Result<(), Result<ExitCode>> {
     }
     let refusal = Error::Setting {
         problem: format!("this command does not share its work, and was started on {n} ranks"),
-        hint: Some("run it without `mpirun` or `srun`; `embertune train` runs on several ranks".into()),
+        hint: Some(
+            "run it without `mpirun` or `srun`; `train`, `mine`, `evaluate` and `embed` run on several ranks".into(),
+        ),
     };
-    let refused = embertune::train::comm::gather(ranks.communicator(), Err::<(), _>(refusal));
+    let refused = embertune::comm::gather(ranks.communicator(), Err::<(), _>(refusal));
     Err(ranks.end(refused.map(|_| ExitCode::SUCCESS)))
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use embertune::comm::all_or_none;
 use embertune::data::{Columns, read_pool_by, read_rows_by};
 use embertune::embed::cache::Embedding;
 use embertune::eval::{SetResults, TestSet, retrieve};
@@ -76,8 +77,10 @@ impl Evaluator<'_> {
     /// The results of a model on each of `sets`.
     pub fn results(&self, model: &str, sets: &[TestSet]) -> Result<Vec<SetResults>> {
         let progress = self.progress;
-        on_device!(Device::open(self.machine, self.machine.precision, progress)?, |ops| {
-            let model = load_named(ops, model, self.changes, progress)?;
+        let ranks = self.embedding.ranks;
+        let device = all_or_none(ranks, Device::open(self.machine, self.machine.precision, progress))?;
+        on_device!(device, |ops| {
+            let model = all_or_none(ranks, load_named(ops, model, self.changes, progress))?;
             let retrieve = |set: &TestSet| retrieve(&model, set, self.depth, self.embedding, progress);
             sets.iter().map(|set| Ok(SetResults::new(set, retrieve(set)?, progress))).collect()
         })

@@ -1,10 +1,10 @@
 //! `embertune train`: rows in, a tuned model folder out.
 
 use embertune::Result;
+use embertune::comm::{Communicator, all_or_none};
 use embertune::device::Precision;
 use embertune::progress::Quiet;
 use embertune::report::{Run, card};
-use embertune::train::comm::Communicator;
 use embertune::train::{Observer, TrainSettings, dry_run_as_rank, train_as_rank};
 
 use super::start_threads;
@@ -14,8 +14,8 @@ use crate::progress::Display;
 
 /// Runs the command as one of `ranks`, of which the first shows what happens.
 pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Result<()> {
-    let settings = args.settings()?;
-    start_threads(&args.machine)?;
+    let settings = all_or_none(ranks, args.settings())?;
+    all_or_none(ranks, start_threads(&args.machine))?;
     let _listening = display.signals().listen()?;
     // Signals reach each rank.
     let quiet = Quiet(display);
@@ -26,7 +26,7 @@ pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Res
              little; a larger batch brings more of them and is faster: try 32",
         );
     }
-    let device = Device::open(&args.machine, args.precision(), progress)?;
+    let device = all_or_none(ranks, Device::open(&args.machine, args.precision(), progress))?;
     // The record says what was computed, not what was asked for.
     let precision = device.precision();
     if args.fp16 || args.bf16 == Some(true) && precision != Precision::Bf16 {
@@ -39,7 +39,7 @@ pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Res
     }
     let settings = TrainSettings { precision, ..settings };
     on_device!(device, |ops| if args.dry_run {
-        dry_run_as_rank(ops, &settings, ranks, progress)?;
+        all_or_none(ranks, dry_run_as_rank(ops, &settings, ranks, progress))?;
     } else if train_as_rank(ops, &settings, ranks, progress)?.is_some() {
         card::write(&Run::read(&settings.output_dir)?)?;
     });

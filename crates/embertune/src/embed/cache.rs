@@ -3,6 +3,8 @@
 //! A model has two files: `<model>.vectors` with its vectors one after another, and `<model>.keys` with an entry for each of them.
 //! Both only grow. A vector counts once its entry is whole, so a process may be killed at any time, and the next one goes on where it
 //! was. Entries have a checksum of their vector; what does not fit is embedded again.
+//!
+//! Of several ranks, rank 0 alone has the folder: it hands out what is there, and keeps what all of them make.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +15,9 @@ use std::time::SystemTime;
 use embertune_kernels::Ops;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use super::{Vectors, compute, embed, note_truncated, plural};
+use super::among::{check_alike, take_from_first};
+use super::{Job, Vectors, embed, note_truncated, plural};
+use crate::comm::{Alone, Communicator, by_first};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::{Progress, Silent};
@@ -39,13 +43,16 @@ pub struct VectorCache {
     pub limit_bytes: u64,
 }
 
-/// How many texts go through a model at once, and where vectors are kept; from a number, they are not kept.
-#[derive(Clone, Copy, Debug)]
+/// How many texts go through a model at once, where vectors are kept, and who makes them; from a number, they are not kept, and this process
+/// makes them alone.
+#[derive(Clone, Copy)]
 pub struct Embedding<'a> {
     /// Texts that go through the model at once.
     pub batch_size: usize,
     /// Vectors that are there already, and where new ones go.
     pub cache: Option<&'a VectorCache>,
+    /// The ranks that make the vectors together; all of them get all vectors.
+    pub ranks: &'a dyn Communicator,
 }
 
 impl VectorCache {
@@ -57,15 +64,16 @@ impl VectorCache {
 
 impl From<usize> for Embedding<'_> {
     fn from(batch_size: usize) -> Self {
-        Embedding { batch_size, cache: None }
+        Embedding { batch_size, cache: None, ranks: &Alone }
     }
 }
 
 impl Embedding<'_> {
     /// As [`embed`] with the model's own maximum length; vectors that are in the cache are read from it, bit for bit as they were made.
+    /// All ranks call it with the same texts, and get what one process would get, to the last bit where their processors are alike.
     ///
     /// # Errors
-    /// Those of [`embed`], and of the cache's files.
+    /// Those of [`embed`], on any rank, and of the cache's files; ranks that have other texts or another model than rank 0.
     pub fn embed<O: Ops>(
         self,
         model: &EmbeddingModel<O>,
@@ -73,9 +81,10 @@ impl Embedding<'_> {
         role: Role,
         progress: &dyn Progress,
     ) -> Result<Vectors> {
+        let job = Job { role, max_len: None, batch_size: self.batch_size, ranks: self.ranks };
         match self.cache {
-            None => embed(model, texts, role, None, self.batch_size, progress),
-            Some(cache) => cache.embed(model, texts, role, self.batch_size, progress),
+            None => job.embed(model, texts, progress),
+            Some(cache) => cache.embed(job, model, texts, progress),
         }
     }
 }
@@ -83,26 +92,34 @@ impl Embedding<'_> {
 impl VectorCache {
     fn embed<O: Ops>(
         &self,
+        job: Job<'_>,
         model: &EmbeddingModel<O>,
         texts: &[&str],
-        role: Role,
-        batch_size: usize,
         progress: &dyn Progress,
     ) -> Result<Vectors> {
-        let mut store = Store::open(self, model)?;
+        let Job { role, batch_size, ranks, .. } = job;
+        check_alike(model, texts, batch_size, ranks)?;
         let keys: Vec<_> = texts.iter().map(|text| key_of(text, role)).collect();
         let mut vectors = Vectors { values: vec![0.0; texts.len() * model.dim()], dim: model.dim(), n_truncated: 0 };
+        let mut store = None;
+        // Of each text that has a vector, whether it was cut.
+        let mut known = by_first(ranks, || {
+            let store = store.insert(Store::open(self, model)?);
+            let is_made = store.read(&keys, &mut vectors)?;
+            let of_text = |(key, is_made): (&u128, &bool)| is_made.then(|| store.entries[key].is_cut);
+            Ok(keys.iter().zip(&is_made).map(of_text).collect::<Vec<_>>())
+        })?;
+        let made: Vec<_> = (0..texts.len()).filter(|&text| known[text].is_some()).collect();
+        take_from_first(&made, ranks, &mut vectors)?;
         let mut first_of = HashMap::new();
         let mut missing = Vec::new();
-        let is_made = store.read(&keys, &mut vectors)?;
-        for (text, key) in keys.iter().enumerate().filter(|(text, _)| !is_made[*text]) {
+        for (text, key) in keys.iter().enumerate().filter(|(text, _)| known[*text].is_none()) {
             if *first_of.entry(*key).or_insert(text) == text {
                 missing.push(text);
             }
         }
-        let n_known = is_made.iter().filter(|is_made| **is_made).count();
-        if n_known > 0 {
-            let (n, what) = (texts.len(), plural(role));
+        if !made.is_empty() {
+            let (n_known, n, what) = (made.len(), texts.len(), plural(role));
             progress.note(&format!("vectors of {n_known} of {n} {what} are in {}", self.folder.display()));
         }
         if !missing.is_empty() {
@@ -111,20 +128,24 @@ impl VectorCache {
             missing.sort_by_key(|text| std::cmp::Reverse(texts[*text].len()));
             for slice in missing.chunks(SLICE) {
                 let of_slice: Vec<_> = slice.iter().map(|text| texts[*text]).collect();
-                let (new, is_cut) = compute(model, &of_slice, role, None, batch_size, progress)?;
-                for (&text, vector) in slice.iter().zip(new.chunks_exact(model.dim())) {
+                let (new, is_cut) = job.compute(model, &of_slice, progress)?;
+                for ((&text, vector), &is_cut) in slice.iter().zip(new.chunks_exact(model.dim())).zip(&is_cut) {
                     vectors.values[text * model.dim()..][..model.dim()].copy_from_slice(vector);
+                    known[text] = Some(is_cut);
                 }
-                store.append(slice.iter().map(|text| keys[*text]), &new, &is_cut)?;
-                self.make_room(&store.name)?;
+                by_first(ranks, || {
+                    let Some(store) = &store else { return Ok(()) };
+                    store.append(slice.iter().map(|text| keys[*text]), &new, &is_cut)?;
+                    self.make_room(&store.name)
+                })?;
             }
             progress.finish();
         }
         for (text, key) in keys.iter().enumerate() {
             let first = first_of.get(key).copied().unwrap_or(text);
             vectors.values.copy_within(first * model.dim()..(first + 1) * model.dim(), text * model.dim());
+            vectors.n_truncated += usize::from(known[first] == Some(true));
         }
-        vectors.n_truncated = keys.iter().filter(|key| store.entries[key].is_cut).count();
         note_truncated(model, &vectors, role, None, progress);
         Ok(vectors)
     }
@@ -231,7 +252,7 @@ impl Store {
     }
 
     /// Adds the vectors `new`; to the files only where they may grow. Another process may have added some meanwhile.
-    fn append(&mut self, keys: impl Iterator<Item = u128>, new: &[f32], is_cut: &[bool]) -> Result<()> {
+    fn append(&self, keys: impl Iterator<Item = u128>, new: &[f32], is_cut: &[bool]) -> Result<()> {
         let bytes: Vec<u8> = new.iter().flat_map(|value| value.to_le_bytes()).collect();
         let entry = |(key, (bytes, &is_cut))| (key, Entry { row: 0, checksum: xxh3_64(bytes), is_cut });
         let entries: Vec<_> = keys.zip(bytes.chunks_exact(self.row_bytes() as usize).zip(is_cut)).map(entry).collect();
@@ -253,9 +274,7 @@ impl Store {
             }
             Ok(())
         };
-        write().map_err(Error::io(&self.vectors, "write"))?;
-        self.entries.extend(entries);
-        Ok(())
+        write().map_err(Error::io(&self.vectors, "write"))
     }
 }
 

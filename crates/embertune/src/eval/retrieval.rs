@@ -17,7 +17,7 @@ use crate::embed::cache::Embedding;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::{Progress, Silent};
-use crate::search::{Hit, top_k};
+use crate::search::{Hit, top_k_among};
 use crate::text::Role;
 
 /// How to evaluate.
@@ -171,7 +171,8 @@ pub struct Rankings {
     pub n_documents_truncated: usize,
 }
 
-/// Searches the documents of a set with each of its queries, for the best `depth` of them.
+/// Searches the documents of a set with each of its queries, for the best `depth` of them. Ranks that do it together all get what one
+/// process would.
 ///
 /// # Errors
 /// Where there are no queries or no documents, or embedding fails.
@@ -192,7 +193,7 @@ pub fn retrieve<'a, O: Ops>(
     let query_vectors = embedding.embed(model, &texts, Role::Query, progress)?;
     let texts: Vec<_> = set.documents.iter().map(|document| document.text.as_str()).collect();
     let document_vectors = embedding.embed(model, &texts, Role::Passage, progress)?;
-    let found = top_k(&query_vectors, &document_vectors, depth, progress);
+    let found = top_k_among(&query_vectors, &document_vectors, depth, embedding.ranks, progress)?;
     let named = |hit: Hit| (set.documents[hit.row as usize].id.clone(), hit.score);
     Ok(Rankings {
         of_query: found.into_iter().map(|hits| hits.into_iter().map(named).collect()).collect(),

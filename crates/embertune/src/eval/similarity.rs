@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::data::Columns;
 use crate::data::object::Object;
 use crate::data::source::for_each_object;
-use crate::embed::{Vectors, embed};
+use crate::embed::Vectors;
+use crate::embed::cache::Embedding;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
@@ -108,15 +109,15 @@ pub fn read_triplets(path: &Path) -> Result<Vec<Triplet>> {
 /// Correlates the cosines of pairs with their scores. Both texts get the model's prompt for queries.
 ///
 /// # Errors
-/// Where [`embed`] fails.
-pub fn evaluate_pairs<O: Ops>(
+/// Where [`Embedding::embed`] fails.
+pub fn evaluate_pairs<'a, O: Ops>(
     model: &EmbeddingModel<O>,
     pairs: &[ScoredPair],
-    batch_size: usize,
+    embedding: impl Into<Embedding<'a>>,
     progress: &dyn Progress,
 ) -> Result<Correlations> {
     let texts: Vec<_> = pairs.iter().flat_map(|pair| [pair.left.as_str(), pair.right.as_str()]).collect();
-    let vectors = embed(model, &texts, Role::Query, None, batch_size, progress)?;
+    let vectors = embedding.into().embed(model, &texts, Role::Query, progress)?;
     let cosines: Vec<_> = (0..pairs.len()).map(|i| cosine(vectors.row(2 * i), vectors.row(2 * i + 1))).collect();
     let scores: Vec<_> = pairs.iter().map(|pair| pair.score).collect();
     Ok(Correlations {
@@ -129,16 +130,17 @@ pub fn evaluate_pairs<O: Ops>(
 /// Compares the cosines of triplets. Anchors get the model's prompt for queries, the others that for passages.
 ///
 /// # Errors
-/// Where [`embed`] fails.
-pub fn evaluate_triplets<O: Ops>(
+/// Where [`Embedding::embed`] fails.
+pub fn evaluate_triplets<'a, O: Ops>(
     model: &EmbeddingModel<O>,
     triplets: &[Triplet],
-    batch_size: usize,
+    embedding: impl Into<Embedding<'a>>,
     progress: &dyn Progress,
 ) -> Result<TripletAccuracy> {
+    let embedding = embedding.into();
     let embed = |text: fn(&Triplet) -> &str, role: Role| -> Result<Vectors> {
         let texts: Vec<_> = triplets.iter().map(text).collect();
-        embed(model, &texts, role, None, batch_size, progress)
+        embedding.embed(model, &texts, role, progress)
     };
     let anchors = embed(|triplet| &triplet.anchor, Role::Query)?;
     let positives = embed(|triplet| &triplet.positive, Role::Passage)?;

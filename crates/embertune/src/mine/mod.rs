@@ -30,7 +30,7 @@ pub mod words;
 use known::Query;
 use overlap::Bags;
 pub use range::parse_range;
-pub use ranked::{MadeVectors, Ranked, VectorSource};
+pub use ranked::{MadeVectors, Ranked, Shared, VectorSource};
 pub use review::{Review, Suspect};
 use select::{Judge, Reason, fill_up, seed_of_row, sift};
 pub use settings::{Limits, MineSettings, Preset, Ranking, Rule, Window};
@@ -71,13 +71,16 @@ pub struct RowScores {
 /// Gives each row new negatives from `pool`, or where that is `None` from the positives and negatives of all rows. Old negatives are
 /// replaced. Equal candidates count once.
 ///
+/// Several ranks that [share](VectorSource::among) the work call it with the same rows, pool and settings, and all get what one process
+/// would.
+///
 /// A negative is never a positive of any row with the same query, nor the query itself, by [`TextId`]. Same input and seed,
 /// same negatives.
 ///
 /// # Errors
 /// Where the settings can't give negatives, the vectors don't fit the texts, or the model fails.
-pub fn mine<O: Ops>(
-    source: VectorSource<'_, O>,
+pub fn mine<'a, O: Ops + 'a>(
+    source: impl Into<Shared<'a, O>>,
     mut rows: Vec<Row>,
     pool: Option<Vec<String>>,
     review: &Review,
@@ -105,8 +108,8 @@ pub fn mine<O: Ops>(
 ///
 /// # Errors
 /// Those of [`mine`].
-pub fn search_and_choose<O: Ops>(
-    source: VectorSource<'_, O>,
+pub fn search_and_choose<'a, O: Ops + 'a>(
+    source: impl Into<Shared<'a, O>>,
     rows: &[Row],
     pool: &Pool,
     review: &Review,
@@ -115,7 +118,7 @@ pub fn search_and_choose<O: Ops>(
 ) -> Result<Chosen> {
     let (queries, _) = known::queries(rows);
     let depth = settings.rule.depth(settings.n_negatives, max_positives(&queries));
-    let ranked = ranked::rank(source, rows, pool, depth, settings, progress)?;
+    let ranked = ranked::rank(source.into(), rows, pool, depth, settings, progress)?;
     choose(rows, pool, &ranked, review, settings)
 }
 

@@ -2,15 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use embertune_kernels::Ops;
 
-use super::ranked::{MadeVectors, VectorSource};
+use super::ranked::{MadeVectors, Shared, VectorSource};
 use super::settings::MineSettings;
 use crate::data::{Pool, Row, TextId};
 use crate::embed::Vectors;
-use crate::embed::cache::{Embedding, VectorCache};
+use crate::embed::cache::Embedding;
 use crate::embed::stored::VectorFile;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
@@ -50,15 +51,18 @@ impl<'a> Space<'a> {
     /// # Errors
     /// Where there are no vectors, they do not fit the rows or the pool, or embedding fails.
     pub(super) fn new<O: Ops>(
-        source: VectorSource<'_, O>,
+        shared: Shared<'_, O>,
         rows: &[Row],
         pool: &'a Pool,
         settings: &MineSettings,
         progress: &dyn Progress,
     ) -> Result<Space<'a>> {
-        match source {
-            VectorSource::Model(model) => Space::embedded(model, None, rows, pool, settings, progress),
-            VectorSource::Cached(model, cache) => Space::embedded(model, Some(cache), rows, pool, settings, progress),
+        let embedding = |cache| Embedding { batch_size: settings.batch_size, cache, ranks: shared.ranks };
+        match shared.source {
+            VectorSource::Model(model) => Space::embedded(model, embedding(None), rows, pool, settings, progress),
+            VectorSource::Cached(model, cache) => {
+                Space::embedded(model, embedding(Some(cache)), rows, pool, settings, progress)
+            }
             VectorSource::Made(made) => Space::made(made, rows, pool),
             VectorSource::Nowhere => Err(Error::Setting {
                 problem: "`--model_name_or_path` is missing: only `--ranking bm25` needs no vectors".into(),
@@ -69,7 +73,7 @@ impl<'a> Space<'a> {
 
     fn embedded<O: Ops>(
         model: &EmbeddingModel<O>,
-        cache: Option<&VectorCache>,
+        embedding: Embedding<'_>,
         rows: &[Row],
         pool: &Pool,
         settings: &MineSettings,
@@ -86,7 +90,6 @@ impl<'a> Space<'a> {
                 }
             }
         }
-        let embedding = Embedding { batch_size: settings.batch_size, cache };
         let queries: Vec<_> = rows.iter().map(|row| row.example.query.as_str()).collect();
         let queries = embedding.embed(model, &queries, Role::Query, progress)?;
         let mut pool_vectors = embedding.embed(model, &passages, Role::Passage, progress)?;
@@ -121,20 +124,28 @@ impl<'a> Space<'a> {
         Ok(Space { queries, pool, others, other_of: HashMap::new() })
     }
 
-    /// The `k` best candidates of each row.
+    /// The `k` best candidates of each of `rows`.
     ///
     /// # Errors
     /// Where the vectors can't be read.
-    pub(super) fn top_k(&self, k: usize, progress: &dyn Progress) -> Result<Vec<Vec<Hit>>> {
-        let mut best = RunningTopK::new(FirstPass::fastest(), &self.queries, k);
-        self.for_each_part(progress, |part| best.add(part, progress))?;
+    pub(super) fn top_k(&self, rows: Range<usize>, k: usize, progress: &dyn Progress) -> Result<Vec<Vec<Hit>>> {
+        let part;
+        let queries = if rows.len() == self.queries.n_rows() {
+            &self.queries
+        } else {
+            part = self.queries.part(rows);
+            &part
+        };
+        let mut best = RunningTopK::new(FirstPass::fastest(), queries, k);
+        let say_how_much = |n_parts: usize| progress.start("searching", (queries.n_rows() * n_parts) as u64);
+        self.for_each_part(say_how_much, |part| best.add(part, progress))?;
+        progress.finish();
         Ok(best.into_hits())
     }
 
-    /// Takes the vectors of the pool's texts in their order, and tells `progress` how much there is to search.
-    fn for_each_part(&self, progress: &dyn Progress, mut take: impl FnMut(&[f32])) -> Result<()> {
+    /// Takes the vectors of the pool's texts in their order, after it has told `start` how many parts there are.
+    fn for_each_part(&self, start: impl FnOnce(usize), mut take: impl FnMut(&[f32])) -> Result<()> {
         let dim = self.queries.dim;
-        let start = |n_parts: usize| progress.start("searching", (self.queries.n_rows() * n_parts) as u64);
         match &self.pool {
             Candidates::InMemory(vectors) => {
                 let parts = vectors.values.chunks(PART_ROWS * dim);
@@ -153,7 +164,6 @@ impl<'a> Space<'a> {
                 }
             }
         }
-        progress.finish();
         Ok(())
     }
 

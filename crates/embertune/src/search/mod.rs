@@ -1,8 +1,10 @@
 //! Nearest neighbours of queries among candidates.
 
+pub mod among;
 mod best;
 mod bytes;
 pub mod exact;
 mod products;
 
+pub use among::{gather_hits, top_k_among};
 pub use exact::{Hit, top_k};

@@ -5,10 +5,12 @@
 //! it, but without a guide: held-out rows need no teacher's scores, and what they have is the same for every loss.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 
 use embertune_kernels::Ops;
 
+use crate::comm::{Communicator, gather};
 use crate::data::{Example, Pool, Scores as RowScores, TextId};
 use crate::embed::cache::{Embedding, LIMIT_GB, SLICE, VectorCache};
 use crate::embed::{MAX_CHUNK_TOKENS, Vectors};
@@ -19,7 +21,7 @@ use crate::eval::{Metric, Query, queries_of};
 use crate::model::{DropoutRates, EmbeddingModel};
 use crate::progress::{Progress, Quiet, Silent};
 use crate::random::{Shuffle, key};
-use crate::search::top_k;
+use crate::search::top_k_among;
 use crate::text::{Batch, Role};
 use crate::train::chunks::{CHUNK_TOKENS, cut};
 use crate::train::dataset::TrainingSet;
@@ -191,27 +193,29 @@ impl HeldOut {
         })
     }
 
-    /// What is found of `model` as it is now. Nothing of it is said to `progress`.
+    /// What is found of `model` as it is now, on all `ranks` the same: they share the work. Nothing of it is said to `progress`.
     ///
     /// # Errors
-    /// A model that gives values that are no finite numbers; files of vectors that cannot be read or written; [`Error::Stopped`] where `progress` wants it to end.
+    /// A model that gives values that are no finite numbers; files of vectors that cannot be read or written; [`Error::Stopped`] where `progress` wants
+    /// it to end; a rank that is gone.
     pub fn evaluate<O: Ops>(
         &self,
         model: &EmbeddingModel<O>,
         settings: &TrainSettings,
+        ranks: &dyn Communicator,
         progress: &dyn Progress,
     ) -> Result<Evaluated> {
         let queries: Vec<_> = self.queries.iter().map(|query| query.text.as_str()).collect();
         let candidates: Vec<_> = self.pool.texts().iter().map(String::as_str).collect();
-        let embedding = Embedding { batch_size: BATCH_SIZE, cache: self.vectors.as_ref() };
+        let embedding = Embedding { batch_size: BATCH_SIZE, cache: self.vectors.as_ref(), ranks };
         let vectors = |texts: &[&str], role| embedding.embed(model, texts, role, &Quiet(progress));
         let (queries, candidates) = (vectors(&queries, Role::Query)?, vectors(&candidates, Role::Passage)?);
-        let found = top_k(&queries, &candidates, CUTOFFS[1], &Silent);
+        let found = top_k_among(&queries, &candidates, CUTOFFS[1], ranks, &Silent)?;
         let rankings: Vec<Vec<u32>> = found.iter().map(|hits| hits.iter().map(|hit| hit.row).collect()).collect();
         let evaluation = score(&self.queries, &self.pool, &rankings, &CUTOFFS);
         let mean = |metric, cutoff| evaluation.mean(metric, cutoff).unwrap_or_default();
         let scores = Scores {
-            loss: self.loss(model, [&queries, &candidates], settings),
+            loss: self.loss(model, [&queries, &candidates], settings, ranks)?,
             mrr10: mean(Metric::Mrr, 10),
             ndcg10: mean(Metric::Ndcg, 10),
             hit1: mean(Metric::Hit, 1),
@@ -231,28 +235,36 @@ impl HeldOut {
         Ok(Evaluated { scores, per_query: list.map(|score| score.per_query), pair_similarities })
     }
 
-    /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file. Queries and
-    /// candidates have their vectors.
+    /// The mean loss of the queries that have a negative, in batches of the training's size in the order of the file, which the ranks take
+    /// in turns. Queries and candidates have their vectors.
     fn loss<O: Ops>(
         &self,
         model: &EmbeddingModel<O>,
         searched: [&Vectors; 2],
         settings: &TrainSettings,
-    ) -> Option<f64> {
+        ranks: &dyn Communicator,
+    ) -> Result<Option<f64>> {
         let n_rows = self.rows.rows.len();
         let batches = Batches::new(n_rows, settings.per_device_train_batch_size, 1, LastBatch::Keep);
         let objective = TrainSettings { loss: held_out_loss(settings), ..settings.clone() }.objective();
-        let (mut sum, mut n_contrasted) = (0.0, 0);
-        for places in (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step)) {
+        let places = (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step));
+        let of_batch = |places: Range<usize>| {
             let rows: Vec<_> = places.collect();
             let micro = MicroBatch::new(&self.rows, &rows, settings.take(DropoutRates::default(), 0));
             let embeddings = self.embeddings(model, &micro.batch, searched);
             let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
             // The loss is a mean over all queries of the batch, with 0 for those without a negative.
-            sum += judged.loss * judged.stats.n_queries as f64;
-            n_contrasted += judged.stats.n_contrasted;
+            ((judged.loss * judged.stats.n_queries as f64).to_bits(), judged.stats.n_contrasted)
+        };
+        let own = places.skip(ranks.rank()).step_by(ranks.size()).map(of_batch).collect::<Vec<_>>();
+        let of_ranks = gather(ranks, Ok(own))?;
+        let (mut sum, mut n_contrasted) = (0.0, 0);
+        for batch in 0..of_ranks.iter().map(Vec::len).sum() {
+            let (bits, n) = of_ranks[batch % ranks.size()][batch / ranks.size()];
+            sum += f64::from_bits(bits);
+            n_contrasted += n;
         }
-        (n_contrasted > 0).then(|| sum / n_contrasted as f64)
+        Ok((n_contrasted > 0).then(|| sum / n_contrasted as f64))
     }
 
     /// The embeddings of a batch of rows, `[n_texts, dim]`: of queries and candidates those that were searched, of the rest new ones.

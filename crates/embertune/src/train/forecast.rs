@@ -239,8 +239,9 @@ impl Costs {
             + shape.n_steps as f64 * self.optimizer_s;
         let (evaluations, evaluation_seconds) = self.evaluation.as_ref().map_or((0, 0.0), |costs| {
             let n_mixed = settings.merge_alpha.map_or(0, MergeAlpha::n_evaluated);
-            let n = n_while_training(settings, &shape.plan) + n_mixed;
-            (n, n as f64 * costs.seconds)
+            let n = n_while_training(settings, &shape.plan);
+            // Rank 0 alone tries mixtures.
+            (n + n_mixed, (n as f64 / limits.n_ranks as f64 + n_mixed as f64) * costs.seconds)
         });
         let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
         Ok(Forecast {

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use embertune_kernels::Ops;
 use serde::{Deserialize, Serialize};
 
+use crate::comm::Alone;
 use crate::error::{Error, Result};
 use crate::eval::similarity::{pearson, ranks};
 use crate::model::EmbeddingModel;
@@ -171,7 +172,7 @@ impl Judge {
             1.0 => &self.tuned,
             _ => &None,
         };
-        known.clone().map_or_else(|| self.held_out.evaluate(model, settings, progress), Ok)
+        known.clone().map_or_else(|| self.held_out.evaluate(model, settings, &Alone, progress), Ok)
     }
 }
 

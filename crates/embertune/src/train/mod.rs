@@ -8,7 +8,6 @@ pub mod cadence;
 pub mod checkpoint;
 pub mod checksums;
 pub mod chunks;
-pub mod comm;
 pub mod config;
 pub mod costs;
 pub mod dataset;

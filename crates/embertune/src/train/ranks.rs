@@ -6,10 +6,10 @@
 
 use embertune_kernels::Ops;
 
+use crate::comm::{Communicator, by_all, floats, gather, to_bytes};
 use crate::error::Result;
 use crate::model::Gradients;
 use crate::train::checkpoint::Fingerprint;
-use crate::train::comm::{Communicator, floats, gather, to_bytes};
 
 /// Gradients are summed when they are at least so many together: a vector of biases by itself would wait for the network. What is held
 /// twice for it grows with this.
@@ -106,10 +106,4 @@ pub fn check_in_step(norms: &[f64], ranks: &dyn Communicator) -> Result<()> {
             by_all(ranks, rank, problem, "train on machines of one kind: their processors round differently")
         }
     }
-}
-
-/// The error that all ranks have come to by themselves.
-fn by_all(ranks: &dyn Communicator, rank: usize, problem: String, hint: &str) -> Result<()> {
-    let error = ranks.blame(rank, problem, Some(hint.into()));
-    gather(ranks, Err::<(), _>(error)).map(drop)
 }

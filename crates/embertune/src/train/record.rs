@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::comm::Traffic;
 use crate::data::files::files_of;
 use crate::error::{Error, Result};
 use crate::loss::BatchStats;
@@ -55,6 +56,9 @@ pub struct LogEntry {
     pub examples_per_s: f64,
     /// Tokens per second, over the window.
     pub tokens_per_s: f64,
+    /// Of several ranks, what rank 0 sends and receives in a step, mean over the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wire_per_step: Option<Traffic>,
 }
 
 /// The steps since the last line of the log.
@@ -68,13 +72,16 @@ pub struct Window {
     stats: BatchStats,
     n_tokens: usize,
     seconds: f64,
+    #[serde(default)]
+    traffic: Traffic,
 }
 
 impl Window {
-    /// Adds a step that took `seconds`.
-    pub fn add(&mut self, report: &StepReport, seconds: f64) {
+    /// Adds a step that took `seconds`, with what went over the wire in it.
+    pub fn add(&mut self, report: &StepReport, seconds: f64, traffic: Traffic) {
         self.n_steps += 1;
         self.seconds += seconds;
+        self.traffic += traffic;
         self.loss_sum += report.loss;
         SetLoss::add_all(&mut self.set_losses, &report.set_losses);
         self.stats.add(&report.stats);
@@ -108,6 +115,7 @@ impl Window {
             masked_similar: self.stats.n_masked_similar,
             examples_per_s: self.stats.n_queries as f64 / self.seconds,
             tokens_per_s: self.n_tokens as f64 / self.seconds,
+            wire_per_step: (self.traffic != Traffic::default()).then(|| self.traffic.per(self.n_steps)),
         }
     }
 }
@@ -137,6 +145,9 @@ pub struct SoFar {
     pub seconds: Seconds,
     /// The steps since the last line of the log.
     pub window: Window,
+    /// What went over the wire to and from rank 0 in all steps.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// Evaluations.
     pub history: History,
     /// What was said once.
@@ -148,11 +159,12 @@ pub struct SoFar {
 }
 
 impl SoFar {
-    /// Adds a step that took `seconds`.
-    pub fn add(&mut self, report: &StepReport, seconds: f64) {
+    /// Adds a step that took `seconds`, with what went over the wire in it.
+    pub fn add(&mut self, report: &StepReport, seconds: f64, traffic: Traffic) {
         self.counts.add(report);
-        self.window.add(report, seconds);
+        self.window.add(report, seconds, traffic);
         self.seconds.train += seconds;
+        self.traffic += traffic;
         let Losses { first, last, mean } = &mut self.losses;
         *first = if report.step == 1 { report.loss } else { *first };
         *last = report.loss;
@@ -195,6 +207,8 @@ pub struct RunRecord {
     pub threads: usize,
     /// Processes that trained together.
     pub ranks: usize,
+    /// What went over the wire to and from rank 0 in all steps.
+    pub traffic: Traffic,
     /// Losses.
     pub losses: Losses,
     /// Evaluations: of the base model, the best and the last one.
@@ -350,15 +364,18 @@ mod tests {
     fn a_log_line_is_the_mean_of_its_window_and_the_rate_of_its_last_step() {
         let mut window = Window::default();
         let (first, last) = (report(1, 4.0), report(2, 2.0));
-        window.add(&first, 0.5);
-        window.add(&last, 1.5);
-        let entry = window.entry(&last, &["a".into(), "b".into()]);
+        window.add(&first, 0.5, Traffic::default());
+        let names = ["a".into(), "b".into()];
+        assert_eq!(window.entry(&first, &names).wire_per_step, None, "of a process alone nothing is said");
+        window.add(&last, 1.5, Traffic { sent_bytes: 10, received_bytes: 4, seconds: 1.0 });
+        let entry = window.entry(&last, &names);
         assert_eq!(entry.set_losses, BTreeMap::from([("loss/a".into(), 3.0)]));
         assert_eq!((entry.step, entry.loss, entry.lr), (2, 3.0, 0.2));
         assert_eq!((entry.in_batch_accuracy, entry.positive_similarity), (3.0 / 8.0, 0.5));
         assert_eq!((entry.hardest_negative_similarity, entry.similarity_margin), (0.25, 0.25));
         assert_eq!(entry.negatives_per_query, 2.0);
         assert_eq!((entry.examples_per_s, entry.tokens_per_s), (4.0, 100.0));
+        assert_eq!(entry.wire_per_step, Some(Traffic { sent_bytes: 5, received_bytes: 2, seconds: 0.5 }));
     }
 
     #[test]

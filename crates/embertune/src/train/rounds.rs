@@ -12,6 +12,7 @@ use std::str::FromStr;
 use embertune_kernels::Ops;
 use serde::{Deserialize, Serialize};
 
+use crate::comm::Communicator;
 use crate::data::{Example, Pool, Row, read_examples, read_pool_by};
 use crate::error::{Error, Result};
 use crate::mine::output::write_examples;
@@ -166,7 +167,7 @@ pub struct Rounds {
 }
 
 /// What a round changed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Round {
     /// The new negatives of each row; those of its file, where the rules leave none.
     pub negatives: Vec<Vec<String>>,
@@ -207,12 +208,17 @@ impl Rounds {
         self.pool.len()
     }
 
-    /// Mines with `model`. `set` is what its rows train on until now.
+    /// Mines with `model`, which is the same on all `ranks`. `set` is what its rows train on until now.
     ///
     /// # Errors
     /// Those of mining.
-    pub fn mine<O: Ops>(&self, model: &EmbeddingModel<O>, set: &TrainingSet) -> Result<Round> {
-        let source = VectorSource::Model(model);
+    pub fn mine<O: Ops>(
+        &self,
+        model: &EmbeddingModel<O>,
+        set: &TrainingSet,
+        ranks: &dyn Communicator,
+    ) -> Result<Round> {
+        let source = VectorSource::Model(model).among(ranks);
         let chosen = search_and_choose(source, &self.rows, &self.pool, &Review::default(), &self.settings, &Silent)?;
         let mut round = Round { negatives: Vec::with_capacity(self.rows.len()), n_kept: 0, share_new: 0.0 };
         let (mut n_new, mut n_all) = (0, 0);

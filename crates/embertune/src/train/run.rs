@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
 
+use crate::comm::{Alone, Communicator, Counted, Traffic, all_or_none, by_first, gather};
 use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
@@ -13,7 +14,6 @@ use crate::progress::{Progress, Silent};
 use crate::train::cadence::Cadence;
 use crate::train::checkpoint::{Files, Fingerprint, MOMENTS, State};
 use crate::train::checksums;
-use crate::train::comm::{Alone, Communicator, by_first, gather};
 use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::{Evaluated, HeldOut, passages_of, split};
@@ -46,7 +46,7 @@ pub fn train<O: Ops>(ops: O, settings: &TrainSettings, observer: &dyn Observer) 
 }
 
 /// As [`train`], as one of several ranks that do the steps together: all of them call it with the same settings and data. Rank 0 alone
-/// writes, logs, evaluates and mines, reads what is resumed, and has the record. All ranks together do what one process does with
+/// writes, logs, mixes with the base model, reads what is resumed, and has the record. All ranks together do what one process does with
 /// [joined](TrainSettings::joined) settings.
 ///
 /// # Errors
@@ -57,11 +57,11 @@ pub fn train_as_rank<O: Ops>(
     ranks: &dyn Communicator,
     observer: &dyn Observer,
 ) -> Result<Option<RunRecord>> {
+    let counted = Counted::new(ranks);
+    let ranks: &dyn Communicator = &counted;
     let joined = own_settings.joined(ranks.size());
     let begun = Begun::new(ops, &joined, ranks, observer);
-    let (begun, failed) = begun.map_or_else(|error| (None, Err(error)), |begun| (Some(begun), Ok(())));
-    gather(ranks, failed)?;
-    let Begun { mut folder, resumed, prepared } = begun.expect("all ranks have begun");
+    let Begun { mut folder, resumed, prepared } = all_or_none(ranks, begun)?;
     let Prepared { mut model, set, held_out, rounds, fingerprint, settings, forecast, seconds: before } = prepared;
     check_alike(&fingerprint, ranks)?;
     let settings = &settings;
@@ -118,7 +118,7 @@ pub fn train_as_rank<O: Ops>(
         folder: folder.as_mut(),
         fingerprint: &fingerprint,
         so_far,
-        ranks,
+        ranks: &counted,
         observer,
     };
     run.all_steps()?;
@@ -178,7 +178,7 @@ impl<O: Ops> Done<O> {
         model.ops().limit_buffers(0);
         let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
         model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
-        let SoFar { counts, losses, mut seconds, history, resumed_after, .. } = so_far;
+        let SoFar { counts, losses, mut seconds, traffic, history, resumed_after, .. } = so_far;
         if fingerprint.is_base(&model) {
             observer.warn(
                 "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?",
@@ -218,6 +218,7 @@ impl<O: Ops> Done<O> {
             peak_memory_bytes: peak_memory_bytes(),
             threads: rayon::current_num_threads(),
             ranks: self.n_ranks,
+            traffic,
             losses,
             evaluation: history,
             merging,
@@ -518,7 +519,7 @@ fn resume_at<O: Ops>(
 struct Run<'a, O: Ops> {
     trainer: Trainer<'a, O>,
     held_out: Option<HeldOut>,
-    /// On rank 0, what this process has found after step 0, the best and the last one: the mixing comes back to these models.
+    /// What was found after step 0, the best and the last one: the mixing comes back to these models.
     evaluated: BTreeMap<usize, Evaluated>,
     rounds: Option<Rounds>,
     settings: &'a TrainSettings,
@@ -531,7 +532,7 @@ struct Run<'a, O: Ops> {
     saves: Cadence,
     evaluates: Cadence,
     remines: Cadence,
-    ranks: &'a dyn Communicator,
+    ranks: &'a Counted<'a>,
     observer: &'a dyn Observer,
 }
 
@@ -563,14 +564,14 @@ impl<O: Ops> Run<'_, O> {
             self.mine_again()?;
             let before =
                 self.so_far.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
-            let began = Instant::now();
+            let (began, traffic_before) = (Instant::now(), self.ranks.so_far());
             let Some(report) = self.trainer.step() else { break };
             let report = report?;
             let took = began.elapsed();
             if before.is_some_and(|before| before == self.trainer.weight_norms()) {
                 observer.warn(&unchanged(&report));
             }
-            self.take_in(&report, took)?;
+            self.take_in(&report, took, self.ranks.so_far() - traffic_before)?;
             let is_last = report.step == plan.total_steps;
             if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
                 self.evaluate(report.epoch)?;
@@ -608,11 +609,8 @@ impl<O: Ops> Run<'_, O> {
         let began = Instant::now();
         self.trainer.free_memory();
         let (trainer, folder) = (&self.trainer, &self.folder);
-        let round = by_first(self.ranks, || {
-            let round = rounds.mine(trainer.model(), trainer.set())?;
-            folder.as_ref().map_or(Ok(()), |folder| rounds.write(&round, &folder.mined(step)))?;
-            Ok(round)
-        })?;
+        let round = all_or_none(self.ranks, rounds.mine(trainer.model(), trainer.set(), self.ranks))?;
+        by_first(self.ranks, || folder.as_ref().map_or(Ok(()), |folder| rounds.write(&round, &folder.mined(step))))?;
         self.trainer.replace_negatives(&round.negatives)?;
         let seconds = began.elapsed().as_secs_f64();
         self.so_far.seconds.mining += seconds;
@@ -629,9 +627,9 @@ impl<O: Ops> Run<'_, O> {
     }
 
     /// Counts, shows and logs a step.
-    fn take_in(&mut self, report: &StepReport, took: Duration) -> Result<()> {
+    fn take_in(&mut self, report: &StepReport, took: Duration, traffic: Traffic) -> Result<()> {
         self.so_far.guards.look_at(report, self.settings).iter().for_each(|sign| self.observer.warn(sign));
-        self.so_far.add(report, took.as_secs_f64());
+        self.so_far.add(report, took.as_secs_f64(), traffic);
         self.so_far.temperature = self.trainer.learned_temperature();
         let total_steps = self.trainer.plan().total_steps;
         let seconds = self.so_far.seconds.train;
@@ -666,15 +664,12 @@ impl<O: Ops> Run<'_, O> {
         let (measure, step) = (self.settings.measure(), self.trainer.steps_done());
         let began = Instant::now();
         self.trainer.free_memory();
-        let evaluate = || {
-            // Before the first step there is nothing to lose; later the step that was evaluated.
-            let progress: &dyn Progress = if step == 0 { self.observer } else { &Silent };
-            let found = held_out.evaluate(self.trainer.model(), self.settings, progress)?;
-            let scores = found.scores;
-            self.evaluated.insert(step, found);
-            Ok(scores)
-        };
-        let scores = by_first(self.ranks, evaluate)?;
+        // Before the first step there is nothing to lose; later the step that was evaluated.
+        let progress: &dyn Progress = if step == 0 { self.observer } else { &Silent };
+        let found = held_out.evaluate(self.trainer.model(), self.settings, self.ranks, progress);
+        let found = all_or_none(self.ranks, found)?;
+        let scores = found.scores;
+        self.evaluated.insert(step, found);
         if scores.of(measure).is_none() {
             return Err(Error::Setting {
                 problem: format!(
@@ -730,13 +725,23 @@ impl<O: Ops> Run<'_, O> {
     }
 
     fn say_how_it_ended(&self) {
-        let SoFar { losses, history, .. } = &self.so_far;
+        let SoFar { losses, history, traffic, seconds, counts, .. } = &self.so_far;
         if self.stops_early() {
             self.observer.note(&format!(
                 "stops early, after step {}: {} evaluations in a row were no better by {}",
                 self.trainer.steps_done(),
                 history.n_without_gain,
                 self.settings.measure()
+            ));
+        }
+        if self.ranks.size() > 1 && counts.steps > 0 {
+            let Traffic { sent_bytes, received_bytes, seconds: waited } = traffic.per(counts.steps);
+            self.observer.note(&format!(
+                "a step of rank 0 sent {:.1} MB and received {:.1} MB; sending and waiting for others took {:.3} s of its {:.3} s",
+                sent_bytes as f64 / 1e6,
+                received_bytes as f64 / 1e6,
+                waited,
+                seconds.train / counts.steps as f64
             ));
         }
         if [losses.first, losses.last, losses.mean] == [0.0; 3] {

@@ -12,13 +12,13 @@ use std::collections::HashMap;
 
 use embertune_kernels::Ops;
 
+use crate::comm::{Alone, Communicator};
 use crate::error::Result;
 use crate::loss::BatchStats;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
 use crate::train::chunks::{Chunk, cut, first_kept, share};
-use crate::train::comm::{Alone, Communicator};
 use crate::train::dataset::TrainingSet;
 use crate::train::frozen::FrozenLayers;
 use crate::train::group::{Draw, choose};

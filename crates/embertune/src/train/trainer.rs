@@ -10,12 +10,12 @@ use std::path::Path;
 use embertune_kernels::Ops;
 use serde::{Deserialize, Serialize};
 
+use crate::comm::{Alone, Communicator, gather};
 use crate::error::{Error, Result};
 use crate::loss::{BatchStats, Negatives};
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{Optimizer, Schedule};
-use crate::train::comm::{Alone, Communicator, gather};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::frozen::FrozenLayers;

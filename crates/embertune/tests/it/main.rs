@@ -41,3 +41,4 @@ mod training;
 mod training_on_ranks;
 mod trajectory;
 mod vector_cache;
+mod working_on_ranks;

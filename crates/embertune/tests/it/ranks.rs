@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use embertune::comm::{Communicator, Counted, Traffic, by_first, gather};
 use embertune::loss::{InfoNce, Loss, Negatives};
-use embertune::train::comm::{Communicator, by_first, gather};
 use embertune::train::objective::Objective;
 use embertune::train::step::MicroBatch;
 use embertune::{Error, Result};
@@ -148,6 +148,32 @@ fn of_a_failure_rank_0_hears_and_the_others_only_end() {
     assert!(matches!(all[..], [Err(Error::Setting { .. }), Err(Error::Ended)]));
     let all = on_ranks(2, |ranks| gather(&ranks, Ok(ranks.rank())).unwrap());
     assert_eq!(all, [[0, 1], [0, 1]]);
+}
+
+#[test]
+fn what_is_sent_and_received_is_counted() {
+    let all = on_ranks(3, |ranks| {
+        let counted = Counted::new(&ranks);
+        let own = vec![0.5; 10 * (1 + ranks.rank())];
+        assert_eq!(counted.all_gather(&own).unwrap().len(), 60);
+        let Traffic { sent_bytes, received_bytes, .. } = counted.so_far();
+        assert_eq!(sent_bytes as usize, ranks.n_sent_bytes.get());
+        (sent_bytes, received_bytes)
+    });
+    assert_eq!(all, [(2 * 40, 200), (2 * 80, 160), (2 * 120, 120)]);
+}
+
+#[test]
+fn what_rank_0_hands_out_it_sends_twice_at_most() {
+    let all = on_ranks(4, |ranks| {
+        let own: Vec<u8> = (0..=200).collect();
+        let own = if ranks.rank() == 0 { own } else { vec![7] };
+        (ranks.broadcast(&own).unwrap(), ranks.n_sent_bytes.get())
+    });
+    for (rank, (found, n_sent_bytes)) in all.into_iter().enumerate() {
+        assert_eq!(found, (0..=200).collect::<Vec<u8>>(), "rank {rank}");
+        assert!(n_sent_bytes <= 2 * found.len(), "{n_sent_bytes} bytes from rank {rank}");
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn kept_vectors_change_no_evaluation_and_are_those_of_base_and_saved_model() {
     let passages: Vec<_> = passages.iter().map(String::as_str).collect();
     for folder in [&base, &job.settings.output_dir] {
         let said = Said::default();
-        let embedding = Embedding { batch_size: 256, cache: Some(&cache) };
+        let embedding = Embedding { cache: Some(&cache), ..Embedding::from(256) };
         embedding.embed(&load(folder), &passages, Role::Passage, &said).unwrap();
         assert_eq!(said.units(), 0, "{}", folder.display());
     }

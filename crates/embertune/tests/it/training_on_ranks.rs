@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use embertune::comm::{Alone, Communicator};
 use embertune::data::Example;
 use embertune::model::EmbeddingModel;
 use embertune::optim::OptimizerName;
 use embertune::progress::Silent;
-use embertune::train::comm::{Alone, Communicator};
 use embertune::train::step::{MicroBatch, Pass, forward_backward, forward_backward_as_rank};
 use embertune::train::{
     AdaptationSettings, LossSettings, RemineEvery, Resume, StepReport, TrainSettings, Trainer, TrainingSet,
@@ -297,6 +297,55 @@ fn the_whole_job_gives_one_output_folder_and_goes_on_with_another_number_of_rank
 }
 
 #[test]
+fn an_evaluation_that_ranks_share_has_the_numbers_of_one_process() {
+    let Some(whole) = job() else { return };
+    whole.train().unwrap();
+    let job = job().unwrap();
+    train_on(3, |_| TrainSettings { per_device_train_batch_size: 2, ..on(&job, 1) }, Said::default);
+    let of = |job: &Job| {
+        let log = fs::read_to_string(job.output("log.jsonl")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let first = lines.into_iter().find(|line| line["step"] == 0).unwrap();
+        ["eval_loss", "eval_mrr@10", "eval_ndcg@10", "eval_hit@1"].map(|field| first[field].as_f64().unwrap())
+    };
+    // The model before the first step is the same, and so are all bits.
+    assert_eq!(of(&job), of(&whole));
+}
+
+#[test]
+fn a_step_sends_twice_the_trained_values_and_the_embeddings() {
+    let Some(mut job) = job() else { return };
+    job.settings = TrainSettings {
+        eval_split: None,
+        eval_steps: None,
+        load_best_model_at_end: false,
+        per_device_train_batch_size: 6,
+        ..job.settings
+    };
+    for n in 1..=3 {
+        job.settings.overwrite_output_dir = true;
+        let results = train_on(n, |_| on(&job, n), Said::default);
+        assert!(results.iter().all(|(result, _)| result.is_ok()));
+        let log = fs::read_to_string(job.output("log.jsonl")).unwrap();
+        let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        if n == 1 {
+            assert_eq!(line["wire_per_step"], Value::Null);
+            continue;
+        }
+        let record: Value = serde_json::from_str(&fs::read_to_string(job.output("run.json")).unwrap()).unwrap();
+        let sums = 8.0 * record["counts"]["parameters"].as_f64().unwrap() * (n - 1) as f64 / n as f64;
+        for way in ["sent_bytes", "received_bytes"] {
+            let measured = line["wire_per_step"][way].as_f64().unwrap();
+            // A few embeddings of 48 values, and what ranks tell each other about the step.
+            assert!(measured > sums && measured < sums + 20_000.0, "{way} on {n} ranks: {measured}, {sums}");
+            let of_run = record["traffic"][way].as_f64().unwrap();
+            assert!((of_run - 6.0 * measured).abs() < 0.05 * of_run, "{of_run} in 6 steps");
+        }
+        assert!(results[0].1.iter().any(|line| line.contains("a step of rank 0 sent")));
+    }
+}
+
+#[test]
 fn ranks_that_are_not_at_the_same_run_are_told_what_differs() {
     let Some(job) = job() else { return };
     let other = job.root.path().join("other.jsonl");
@@ -352,6 +401,40 @@ fn rounds_of_mining_give_all_ranks_the_same_negatives() {
     assert_close(&losses(&job), &losses(&whole), LOSS, 0.0);
     let mined = |job: &Job| fs::read_to_string(job.output("mined-4.jsonl")).unwrap();
     assert_eq!(mined(&job), mined(&whole));
+}
+
+#[test]
+fn a_guide_masks_the_pairs_that_it_masks_in_one_process() {
+    let (Some(mut whole), Some(guide)) = (job(), golden("tiny-bert")) else { return };
+    let guided = |job: &Job| {
+        let loss = LossSettings { guide_model: Some(guide.display().to_string()), ..job.settings.loss.clone() };
+        let per_device_train_batch_size = 6;
+        let (eval_split, eval_steps, load_best_model_at_end) = (None, None, false);
+        TrainSettings {
+            loss,
+            per_device_train_batch_size,
+            eval_split,
+            eval_steps,
+            load_best_model_at_end,
+            ..job.settings.clone()
+        }
+    };
+    let n_masked = |job: &Job| {
+        let log = fs::read_to_string(job.output("log.jsonl")).unwrap();
+        let of_line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["masked_similar"].as_u64().unwrap();
+        log.lines().map(of_line).collect::<Vec<_>>()
+    };
+    whole.settings = guided(&whole);
+    whole.train().unwrap();
+    assert!(n_masked(&whole).iter().sum::<u64>() > 0);
+    for n in [2, 3] {
+        let mut job = job().unwrap();
+        job.settings = guided(&job);
+        let results = train_on(n, |_| on(&job, n), Said::default);
+        assert!(results.iter().all(|(result, _)| result.is_ok()), "{results:?}");
+        assert_close(&losses(&job), &losses(&whole), LOSS, 0.0);
+        assert_eq!(n_masked(&job), n_masked(&whole));
+    }
 }
 
 #[test]

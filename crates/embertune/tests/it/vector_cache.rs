@@ -26,7 +26,7 @@ fn cache(folder: &Path) -> VectorCache {
 /// The vectors, and how many texts were embedded for them.
 fn embed(model: &EmbeddingModel<Cpu>, cache: &VectorCache, texts: &[&str], role: Role) -> (Vectors, u64) {
     let said = Said::default();
-    let vectors = Embedding { batch_size: 3, cache: Some(cache) }.embed(model, texts, role, &said).unwrap();
+    let vectors = Embedding { cache: Some(cache), ..3.into() }.embed(model, texts, role, &said).unwrap();
     (vectors, said.units())
 }
 

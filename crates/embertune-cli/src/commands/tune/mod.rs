@@ -12,12 +12,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use embertune::comm::Alone;
 use embertune::data::atomic::write_file;
 use embertune::eval::Finding;
 use embertune::progress::Progress;
 use embertune::report::command::quoted;
 use embertune::report::verdict::{VERDICT, VerdictRecord};
-use embertune::train::comm::Alone;
 use embertune::{Error, Result};
 
 use super::start_n_threads;
@@ -119,8 +119,8 @@ fn carry_out(command: &[String], progress: &Display) -> Result<()> {
     match cli.command {
         Command::Audit(args) => super::audit::run(&args, progress).map(drop),
         Command::Split(args) => super::split::run(&args, progress),
-        Command::Evaluate(args) => super::evaluate::run(&args, progress),
-        Command::Mine(args) => super::mine::run(&args, progress),
+        Command::Evaluate(args) => super::evaluate::run(&args, &Alone, progress),
+        Command::Mine(args) => super::mine::run(&args, &Alone, progress),
         Command::Train(args) => super::train::run(&args, &Alone, progress),
         Command::Compare(args) => super::compare::run(&args, progress).map(drop),
         Command::Report(args) => super::report::run(&args, progress),

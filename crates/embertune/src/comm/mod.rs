@@ -1,11 +1,15 @@
 //! Processes that work together, each of them a rank, and what they send each other. A single process is rank 0 of 1.
 //!
 //! A transport brings [`Communicator::exchange`] alone. Whatever else is needed is made of it here, so that a sum has the same bits on
-//! all ranks and over every transport. Nothing here knows of models or of training.
+//! all ranks and over every transport. Nothing here knows of models, of searching or of training.
 
 pub mod agreement;
+mod counted;
 
-pub use agreement::{by_first, gather};
+pub use agreement::{all_or_none, by_all, by_first, expect_same, gather};
+pub use counted::{Counted, Traffic};
+
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 
@@ -36,6 +40,11 @@ pub trait Communicator {
     fn n_on_host(&self) -> usize {
         let here = self.host(self.rank());
         (0..self.size()).filter(|&rank| self.host(rank) == here).count()
+    }
+
+    /// Which of `n` things are a rank's, where each has as many, up to one, and they are in the order of the ranks.
+    fn share(&self, n: usize, rank: usize) -> Range<usize> {
+        rank * n / self.size()..(rank + 1) * n / self.size()
     }
 
     /// What each rank has, `[size]`; lengths are free.
@@ -69,7 +78,7 @@ pub trait Communicator {
         }
         for piece in values.chunks_mut(PIECE) {
             let len = piece.len();
-            let part = |rank: usize| rank * len / size..(rank + 1) * len / size;
+            let part = |rank: usize| self.share(len, rank);
             let own_len = part(self.rank()).len();
             let outgoing: Vec<_> = (0..size).map(|rank| to_bytes(&piece[part(rank)])).collect();
             let parts = self.exchange(&outgoing.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
@@ -89,13 +98,16 @@ pub trait Communicator {
         Ok(())
     }
 
-    /// What rank 0 has; the others' `own` is not looked at.
+    /// What rank 0 has; the others' `own` is not looked at. Each rank gets a part and hands it on, so that rank 0 sends not `size - 1` times
+    /// as much as there is, but twice.
     ///
     /// # Errors
     /// Those of [`exchange`](Self::exchange).
     fn broadcast(&self, own: &[u8]) -> Result<Vec<u8>> {
         let own = if self.rank() == 0 { own } else { &[] };
-        Ok(self.all_gather_bytes(own)?.swap_remove(0))
+        let parts: Vec<_> = (0..self.size()).map(|rank| &own[self.share(own.len(), rank)]).collect();
+        let part = self.exchange(&parts)?.swap_remove(0);
+        Ok(self.all_gather_bytes(&part)?.concat())
     }
 
     /// Waits until all ranks are here.

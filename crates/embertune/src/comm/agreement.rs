@@ -44,6 +44,43 @@ pub fn gather<T: Serialize + DeserializeOwned>(ranks: &dyn Communicator, own: Re
     Ok(found)
 }
 
+/// `own`, where all ranks have come to something; else the error of the first that failed. What each has stays with it.
+///
+/// # Errors
+/// A rank failed, or is gone.
+pub fn all_or_none<T>(ranks: &dyn Communicator, own: Result<T>) -> Result<T> {
+    let (own, failed) = own.map_or_else(|error| (None, Err(error)), |own| (Some(own), Ok(())));
+    gather(ranks, failed)?;
+    Ok(own.expect("this rank has not failed"))
+}
+
+/// Checks that all ranks have the same `own`, or that of which it is a hash.
+///
+/// # Errors
+/// Names the first rank whose `what` is not that of rank 0.
+pub fn expect_same(ranks: &dyn Communicator, what: &str, own: &str) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let all = gather(ranks, Ok(own.to_string()))?;
+    match all.iter().position(|other| *other != all[0]) {
+        None => Ok(()),
+        Some(rank) => {
+            let hint = "start all ranks with one command line, and give all machines the same program and files";
+            by_all(ranks, rank, format!("its {what} is not that of rank 0"), hint)
+        }
+    }
+}
+
+/// The error of `rank` that all ranks have come to by themselves.
+///
+/// # Errors
+/// That one, always.
+pub fn by_all(ranks: &dyn Communicator, rank: usize, problem: String, hint: &str) -> Result<()> {
+    let error = ranks.blame(rank, problem, Some(hint.into()));
+    gather(ranks, Err::<(), _>(error)).map(drop)
+}
+
 /// What rank 0 comes to by `work`, which it alone does.
 ///
 /// # Errors
