@@ -8,7 +8,7 @@ use embertune::comm::Communicator;
 use embertune::{Error, Result};
 use mpi::datatype::Equivalence;
 use mpi::environment::{Threading, Universe, processor_name};
-use mpi::point_to_point::{Destination, Message, Source, Status};
+use mpi::point_to_point::{Destination, Source};
 use mpi::request::{LocalScope, Request};
 use mpi::topology::{Communicator as _, SimpleCommunicator};
 
@@ -102,14 +102,6 @@ impl MpiRanks {
             },
         );
     }
-
-    fn receive(&self, (message, status): (Message, Status), until: Instant, rank: usize) -> Vec<u8> {
-        let mut bytes = vec![0; status.count(u8::equivalent_datatype()) as usize];
-        mpi::request::scope(|scope| {
-            self.finish(message.immediate_matched_receive_into(scope, &mut bytes[..]), until, rank);
-        });
-        bytes
-    }
 }
 
 /// A rank that panics would wait for the others at its end, and they for it.
@@ -150,18 +142,25 @@ impl Communicator for MpiRanks {
         mpi::request::scope(|scope| {
             let sending: Vec<_> =
                 others().map(|rank| (rank, process(rank).immediate_send(scope, outgoing[rank]))).collect();
-            let mut missing: Vec<_> = others().collect();
-            while let Some(&first) = missing.first() {
+            let mut missing: Vec<_> = received.iter_mut().enumerate().filter(|(rank, _)| *rank != own).collect();
+            let mut receiving = Vec::new();
+            // A large message is not on its way before it is received, so all are received at once: else a rank that others wait for in
+            // turns leaves their links idle.
+            while let Some(&(first, _)) = missing.first() {
                 let next = || {
-                    let found =
-                        |(place, &rank): (usize, &usize)| Some((place, process(rank).immediate_matched_probe()?));
+                    let found = |(place, (rank, _)): (usize, &(usize, _))| {
+                        Some((place, process(*rank).immediate_matched_probe()?))
+                    };
                     missing.iter().enumerate().find_map(found)
                 };
-                let (place, message) = self.wait(until, || first, next);
-                let rank = missing.remove(place);
-                received[rank] = self.receive(message, until, rank);
+                let (place, (message, status)) = self.wait(until, || first, next);
+                let (rank, bytes) = missing.swap_remove(place);
+                bytes.resize(status.count(u8::equivalent_datatype()) as usize, 0);
+                receiving.push((rank, message.immediate_matched_receive_into(scope, &mut bytes[..])));
             }
-            sending.into_iter().for_each(|(rank, request)| self.finish(request, until, rank));
+            let mut finish = |(rank, request)| self.finish(request, until, rank);
+            receiving.into_iter().for_each(&mut finish);
+            sending.into_iter().for_each(finish);
         });
         Ok(received)
     }
