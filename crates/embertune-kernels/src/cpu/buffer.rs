@@ -313,6 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn a_full_pool_gives_back_the_smallest_buffer_that_is_enough() {
+        let pool = Pool::default();
+        let line = size_of::<Line>();
+        drop([8, 64, 128].map(|n_lines| pool.take(n_lines * LINE)));
+        pool.limit(195 * line);
+        assert_eq!(pool.bytes(), BufferBytes { used: 0, held: 192 * line });
+        // None is enough by itself: the largest goes first.
+        pool.limit(40 * line);
+        assert_eq!(pool.bytes(), BufferBytes::default());
+    }
+
+    #[test]
     fn buffers_begin_at_cache_lines_and_zeros_are_zero() {
         let pool = Pool::default();
         for len in [0, 1, 15, 16, 17, 1000, 100_000] {

@@ -78,13 +78,13 @@ pub(crate) enum Output {
     Add,
 }
 
-/// `out = factor * a b`, or `out += factor * a b`, on this thread. `out`: rows of `b.cols` elements, `out_stride` apart.
-pub(crate) fn product(out: &mut [f32], out_stride: usize, output: Output, factor: f32, a: View<'_>, b: View<'_>) {
+/// `out = a b`, or `out += a b`, on this thread. `out`: rows of `b.cols` elements, `out_stride` apart.
+pub(crate) fn product(out: &mut [f32], out_stride: usize, output: Output, a: View<'_>, b: View<'_>) {
     let span = View::rows(out, a.rows, b.cols, out_stride).span();
     assert!(span <= out.len(), "the output of a product leaves its slice: {span} > {}", out.len());
     assert!(out_stride >= b.cols || a.rows <= 1, "rows of the output overlap: {out_stride} < {}", b.cols);
     // SAFETY: `out` is borrowed uniquely and holds all rows by the assertions.
-    unsafe { product_at(out.as_mut_ptr(), out_stride, output, factor, a, b) }
+    unsafe { product_at(out.as_mut_ptr(), out_stride, output, a, b) }
 }
 
 /// [`product`] with its output at a pointer.
@@ -92,7 +92,7 @@ pub(crate) fn product(out: &mut [f32], out_stride: usize, output: Output, factor
 /// # Safety
 /// The output, `a.rows` rows of `b.cols` elements that begin `out_stride >= b.cols` elements apart, is valid for reads and
 /// writes, and nobody else reads or writes it meanwhile.
-unsafe fn product_at(out: *mut f32, out_stride: usize, output: Output, factor: f32, a: View<'_>, b: View<'_>) {
+unsafe fn product_at(out: *mut f32, out_stride: usize, output: Output, a: View<'_>, b: View<'_>) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(b.rows, k, "inner sizes of a product");
     assert!(a.span() <= a.data.len() && b.span() <= b.data.len(), "[{m}, {k}] x [{k}, {n}] leaves its slices");
@@ -122,7 +122,7 @@ unsafe fn product_at(out: *mut f32, out_stride: usize, output: Output, factor: f
             a.row_stride as isize,
             a.col_stride as isize,
             alpha,
-            factor,
+            1.0,
             false,
             false,
             false,
@@ -174,7 +174,7 @@ pub(crate) fn parallel_product(
         // different tasks do not overlap, and `out` is borrowed uniquely until all tasks are done.
         unsafe {
             let block = target.at(row * n + col);
-            product_at(block, n, output, 1.0, a, b);
+            product_at(block, n, output, a, b);
             for row in 0..n_rows {
                 finish(col, std::slice::from_raw_parts_mut(block.wrapping_add(row * n), n_cols));
             }

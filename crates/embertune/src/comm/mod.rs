@@ -13,6 +13,8 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
+/// What all ranks together send at once where they gather something large: what is on the way takes twice as much memory.
+pub(crate) const PIECE_BYTES: usize = 1 << 26;
 /// Values that are summed at once: what is on the way and not yet added takes a few times this much memory, and a smaller piece would
 /// wait for the network more often.
 const PIECE: usize = 1 << 22;

@@ -7,12 +7,9 @@ use embertune_kernels::Ops;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::Vectors;
-use crate::comm::{Communicator, expect_same, floats, to_bytes};
+use crate::comm::{Communicator, PIECE_BYTES, expect_same, floats, to_bytes};
 use crate::error::Result;
 use crate::model::EmbeddingModel;
-
-/// What all ranks together send at once: what is on the way takes twice as much memory.
-const PIECE_BYTES: usize = 1 << 26;
 
 /// Checks that all ranks are about to embed the same texts with the same model in the same chunks.
 ///

@@ -5,13 +5,11 @@
 //! one process.
 
 use super::exact::{Hit, top_k};
-use crate::comm::Communicator;
+use crate::comm::{Communicator, PIECE_BYTES};
 use crate::embed::Vectors;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// What all ranks together send at once.
-const PIECE_BYTES: usize = 1 << 26;
 /// A list's length, and a hit: its row and the bits of its score.
 const LENGTH_BYTES: usize = 4;
 const HIT_BYTES: usize = 8;

@@ -263,12 +263,12 @@ impl<'a, O: Ops> Trainer<'a, O> {
     ///
     /// # Errors
     /// A text that cannot be tokenized.
+    ///
+    /// # Panics
+    /// Where outputs of frozen layers are kept: a run is refused that would do both.
     pub fn replace_negatives(&mut self, negatives: &[Vec<String>]) -> Result<()> {
-        self.set.to_mut().replace_negatives(self.model, negatives, self.n_texts, self.settings)?;
-        if self.frozen.is_some() {
-            self.cache_frozen_layers();
-        }
-        Ok(())
+        assert!(self.frozen.is_none(), "new texts in a run that keeps the outputs of frozen layers");
+        self.set.to_mut().replace_negatives(self.model, negatives, self.n_texts, self.settings)
     }
 
     /// The model as it is now.

@@ -23,6 +23,7 @@ const QUERY_BLOCK: usize = 64;
 /// What forward and backward share.
 #[derive(Clone, Copy)]
 struct Attention<'a> {
+    cpu: &'a Cpu,
     qkv: &'a [f32],
     texts: Ragged<'a>,
     heads: Heads,
@@ -41,6 +42,7 @@ struct Task {
 
 impl<'a> Attention<'a> {
     fn new(
+        cpu: &'a Cpu,
         qkv: &'a [f32],
         texts: Ragged<'a>,
         heads: Heads,
@@ -53,15 +55,15 @@ impl<'a> Attention<'a> {
             let longest = (0..texts.n_texts()).map(|text| texts.range(text).len()).max().unwrap_or(0);
             assert!(longest <= bias.max_len, "a text of {longest} tokens, relative bias up to {}", bias.max_len);
         }
-        Attention { qkv, texts, heads, bias, dropout }
+        Attention { cpu, qkv, texts, heads, bias, dropout }
     }
 
     /// Calls `work` for every head of every text, in parallel, with space of as many elements as `space_of` says for the longest text.
-    fn for_each(&self, cpu: &Cpu, space_of: impl Fn(usize) -> usize, work: impl Fn(Task, &mut [f32]) + Sync) {
+    fn for_each(&self, space_of: impl Fn(usize) -> usize, work: impl Fn(Task, &mut [f32]) + Sync) {
         let heads = self.heads.heads;
         let size = space_of((0..self.texts.n_texts()).map(|text| self.texts.range(text).len()).max().unwrap_or(0));
         (0..self.texts.n_texts() * heads).into_par_iter().for_each_init(
-            || cpu.pool.take(size),
+            || self.cpu.pool.take(size),
             |space, i| {
                 let (text, head) = (i / heads, i % heads);
                 let range = self.texts.range(text);
@@ -85,20 +87,20 @@ impl<'a> Attention<'a> {
         buckets.iter().map(|&bucket| bias.table[bucket as usize * self.heads.heads + task.head]).collect()
     }
 
-    /// Scores of `n` queries from `query` on with every key of the text, without bias.
-    fn scores(&self, cpu: &Cpu, task: &Task, query: usize, n: usize, scores: &mut [f32]) {
+    /// Products of `n` queries from `query` on with every key of the text.
+    fn scores(&self, task: &Task, query: usize, n: usize, scores: &mut [f32]) {
         let q = self.part(0, task.head, task.first + query, n);
         let k = self.part(1, task.head, task.first, task.len);
-        product(cpu, scores, task.len, Output::Set, self.scale(), q, k.transposed());
+        product(self.cpu, scores, task.len, Output::Set, q, k.transposed());
     }
 
-    /// What scores are multiplied by.
+    /// What the products of queries and keys are multiplied by.
     fn scale(&self) -> f32 {
         1.0 / (self.heads.head_dim as f32).sqrt()
     }
 
-    /// `n` query rows, for the element-wise passes, whose scores are to be multiplied by `scale`.
-    fn block<'b>(&self, task: &Task, query: usize, n: usize, bias_by_distance: &'b [f32], scale: f32) -> QueryRows<'b> {
+    /// `n` query rows, for the element-wise passes.
+    fn block<'b>(&self, task: &Task, query: usize, n: usize, bias_by_distance: &'b [f32]) -> QueryRows<'b> {
         let mask = self.dropout.map(|dropout| {
             let mut states = [0; QUERY_BLOCK];
             for (row, state) in states[..n].iter_mut().enumerate() {
@@ -107,24 +109,43 @@ impl<'a> Attention<'a> {
             }
             (dropout, states)
         });
-        QueryRows { len: task.len, query, bias_by_distance, scale, mask }
+        QueryRows { len: task.len, query, bias_by_distance, scale: self.scale(), mask }
+    }
+
+    /// What the element-wise pass of the backward reads beside products, of `n` query rows.
+    fn backward_rows<'b>(
+        &self,
+        task: &Task,
+        query: usize,
+        n: usize,
+        d_context: &'b [f32],
+        saved: &'b AttentionSaved<Buffer>,
+    ) -> BackwardRows<'b> {
+        let (token, width, head_dim) = (task.first + query, self.heads.width(), self.heads.head_dim);
+        let (at, lse_at) = (token * width + task.head * head_dim, task.head * self.texts.n_tokens() + token);
+        let rows_of = |x: &'b [f32]| View::rows(&x[at..], n, head_dim, width);
+        BackwardRows {
+            lse: &saved.lse[lse_at..lse_at + n],
+            context: rows_of(&saved.context),
+            d_context: rows_of(d_context),
+        }
     }
 
     /// `d_table` of one text and head from the sums along the diagonals: `scores[i, j] += table[bucket(j - i), head]`.
-    fn by_bucket(&self, bias: RelativeBias<'_, Buffer>, len: usize, d_by_distance: &[f32], factor: f32) -> Vec<f32> {
+    fn by_bucket(&self, bias: RelativeBias<'_, Buffer>, len: usize, d_by_distance: &[f32]) -> Vec<f32> {
         let mut d_buckets = vec![0.0; bias.table.len() / self.heads.heads];
         for (&bucket, &d) in buckets_by_distance(bias, len).iter().zip(d_by_distance) {
-            d_buckets[bucket as usize] += factor * d;
+            d_buckets[bucket as usize] += d;
         }
         d_buckets
     }
 }
 
-/// `out (+)= factor * a b` on this thread, rows of `out` `out_stride` apart.
-fn product(cpu: &Cpu, out: &mut [f32], out_stride: usize, output: Output, factor: f32, a: View<'_>, b: View<'_>) {
+/// `out (+)= a b` on this thread, rows of `out` `out_stride` apart.
+fn product(cpu: &Cpu, out: &mut [f32], out_stride: usize, output: Output, a: View<'_>, b: View<'_>) {
     match Tiles::new(cpu.isa) {
-        Some(tiles) => tiled::product(tiles, &cpu.pool, out, out_stride, output, factor, a, b),
-        None => matmul::product(out, out_stride, output, factor, a, b),
+        Some(tiles) => tiled::product(tiles, &cpu.pool, out, out_stride, output, a, b),
+        None => matmul::product(out, out_stride, output, a, b),
     }
 }
 
@@ -139,7 +160,7 @@ struct QueryRows<'a> {
     /// The first query.
     query: usize,
     bias_by_distance: &'a [f32],
-    /// What the scores are still to be multiplied by.
+    /// What the products of queries and keys are multiplied by.
     scale: f32,
     /// The dropout and the state of each row's mask.
     mask: Option<(Dropout, [u32; QUERY_BLOCK])>,
@@ -162,20 +183,20 @@ pub(super) fn attention_forward(
     bias: Option<RelativeBias<'_, Buffer>>,
     dropout: Option<Dropout>,
 ) -> AttentionSaved<Buffer> {
-    let attention = Attention::new(qkv, texts, heads, bias, dropout);
+    let attention = Attention::new(cpu, qkv, texts, heads, bias, dropout);
     let (n_tokens, width) = (texts.n_tokens(), heads.width());
     let mut context = cpu.pool.take(n_tokens * width);
     let mut lse = cpu.pool.take(heads.heads * n_tokens);
     let (context_rows, lse_rows) = (Scatter::new(&mut context), Scatter::new(&mut lse));
     if let Some(how) = cpu.bf16 {
         let space_of = |len| narrow::forward_sizes(heads, len).iter().sum();
-        attention.for_each(cpu, space_of, |task, space| {
-            narrow::forward(cpu, how, &attention, &task, &context_rows, &lse_rows, space);
+        attention.for_each(space_of, |task, space| {
+            narrow::forward(how, &attention, &task, &context_rows, &lse_rows, space);
         });
     } else {
         let space_of = |len| forward_sizes(heads, len).iter().sum();
-        attention.for_each(cpu, space_of, |task, space| {
-            forward_of_task(cpu, &attention, &task, &context_rows, &lse_rows, space);
+        attention.for_each(space_of, |task, space| {
+            forward_of_task(&attention, &task, &context_rows, &lse_rows, space);
         });
     }
     AttentionSaved { context, lse }
@@ -189,14 +210,13 @@ fn forward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize; 2] {
 
 /// Writes the context and the log-sum-exp of one head of one text.
 fn forward_of_task(
-    cpu: &Cpu,
     attention: &Attention<'_>,
     task: &Task,
     context: &Scatter<'_>,
     lse: &Scatter<'_>,
     space: &mut [f32],
 ) {
-    let &Task { head, first, len, .. } = task;
+    let (cpu, &Task { head, first, len, .. }) = (attention.cpu, task);
     let (n_tokens, width, head_dim) = (attention.texts.n_tokens(), attention.heads.width(), attention.heads.head_dim);
     let bias_by_distance = attention.bias_by_distance(task);
     let [scores, out] = parts(space, forward_sizes(attention.heads, len));
@@ -204,10 +224,10 @@ fn forward_of_task(
     for query in (0..len).step_by(QUERY_BLOCK) {
         let n = QUERY_BLOCK.min(len - query);
         let scores = &mut scores[..n * len];
-        attention.scores(cpu, task, query, n, scores);
-        softmax_rows(cpu.isa, scores, &mut row_lse[..n], &attention.block(task, query, n, &bias_by_distance, 1.0));
+        attention.scores(task, query, n, scores);
+        softmax_rows(cpu.isa, scores, &mut row_lse[..n], &attention.block(task, query, n, &bias_by_distance));
         let v = attention.part(2, head, first, len);
-        product(cpu, out, head_dim, Output::Set, 1.0, View::rows(scores, n, len, len), v);
+        product(cpu, out, head_dim, Output::Set, View::rows(scores, n, len, len), v);
         for (row, out) in out.chunks_exact(head_dim).take(n).enumerate() {
             // SAFETY: these columns of this token belong to this task: one task per text and head.
             unsafe { context.write((first + query + row) * width + head * head_dim, out) };
@@ -218,7 +238,7 @@ fn forward_of_task(
 }
 
 per_isa! {
-    /// Scores become dropped-out probabilities; `lse` their log-sum-exp.
+    /// Products of queries and keys become dropped-out probabilities; `lse` their log-sum-exp.
     fn softmax_rows<const FMA: bool>(scores: &mut [f32], lse: &mut [f32], rows: &QueryRows<'_>) {
         for (row, (scores, lse)) in scores.chunks_exact_mut(rows.len).zip(lse).enumerate() {
             let mut scale = rows.scale;
@@ -263,7 +283,7 @@ pub(super) fn attention_backward(
     d_bias_table: Option<&mut Buffer>,
     dropout: Option<Dropout>,
 ) -> Buffer {
-    let attention = Attention::new(qkv, texts, heads, bias, dropout);
+    let attention = Attention::new(cpu, qkv, texts, heads, bias, dropout);
     let (n_tokens, width) = (texts.n_tokens(), heads.width());
     assert_eq!(d_context.len(), n_tokens * width, "d_context of attention, {n_tokens} tokens, width {width}");
     let mut d_qkv = cpu.pool.take(qkv.len());
@@ -273,25 +293,24 @@ pub(super) fn attention_backward(
     let mut d_bias = cpu.pool.take(texts.n_texts() * table_len);
     let d_bias_rows = Scatter::new(&mut d_bias);
 
-    let write_bias = |task: &Task, d_by_distance: &[f32], factor: f32| {
+    let write_bias = |task: &Task, d_by_distance: &[f32]| {
         if let Some(bias) = bias {
-            let d_buckets = attention.by_bucket(bias, task.len, d_by_distance, factor);
+            let d_buckets = attention.by_bucket(bias, task.len, d_by_distance);
             // SAFETY: one task per text and head.
             unsafe { d_bias_rows.write((task.text * heads.heads + task.head) * d_buckets.len(), &d_buckets) };
         }
     };
     if let Some(how) = cpu.bf16 {
-        let inputs = narrow::BackwardInputs { d_context, context: &saved.context, lse: &saved.lse };
         let space_of = |len| narrow::backward_sizes(heads, len).iter().sum();
-        attention.for_each(cpu, space_of, |task, space| {
-            let d_by_distance = narrow::backward(cpu, how, &attention, &task, inputs, &d_qkv_rows, space);
-            write_bias(&task, &d_by_distance, 1.0 / attention.scale());
+        attention.for_each(space_of, |task, space| {
+            let d_by_distance = narrow::backward(how, &attention, &task, d_context, saved, &d_qkv_rows, space);
+            write_bias(&task, &d_by_distance);
         });
     } else {
         let space_of = |len| backward_sizes(heads, len).iter().sum();
-        attention.for_each(cpu, space_of, |task, space| {
-            let d_by_distance = backward_of_task(cpu, &attention, &task, d_context, saved, &d_qkv_rows, space);
-            write_bias(&task, &d_by_distance, 1.0);
+        attention.for_each(space_of, |task, space| {
+            let d_by_distance = backward_of_task(&attention, &task, d_context, saved, &d_qkv_rows, space);
+            write_bias(&task, &d_by_distance);
         });
     }
 
@@ -316,7 +335,6 @@ fn backward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize; 5] {
 
 /// Writes the gradients of query, key and value of one head of one text. Returns the gradient of the bias by distance.
 fn backward_of_task(
-    cpu: &Cpu,
     attention: &Attention<'_>,
     task: &Task,
     d_context: &[f32],
@@ -324,8 +342,8 @@ fn backward_of_task(
     d_qkv: &Scatter<'_>,
     space: &mut [f32],
 ) -> Vec<f32> {
-    let &Task { head, first, len, .. } = task;
-    let (n_tokens, width, head_dim) = (attention.texts.n_tokens(), attention.heads.width(), attention.heads.head_dim);
+    let (cpu, &Task { head, first, len, .. }) = (attention.cpu, task);
+    let (width, head_dim) = (attention.heads.width(), attention.heads.head_dim);
     let bias_by_distance = attention.bias_by_distance(task);
     let mut d_by_distance = vec![0.0; bias_by_distance.len()];
     let [probabilities, d_scores, d_q, d_k, d_v] = parts(space, backward_sizes(attention.heads, len));
@@ -340,29 +358,19 @@ fn backward_of_task(
         let n = QUERY_BLOCK.min(len - query);
         let token = first + query;
         let (p, d_s) = (&mut probabilities[..n * len], &mut d_scores[..n * len]);
-        attention.scores(cpu, task, query, n, p);
-        let at = token * width + head * head_dim;
-        let d_out = View::rows(&d_context[at..], n, head_dim, width);
+        attention.scores(task, query, n, p);
+        let rows = attention.backward_rows(task, query, n, d_context, saved);
         // context = dropped v, where dropped = dropout(p)
         let v = attention.part(2, head, first, len);
-        product(cpu, d_s, len, Output::Set, 1.0, d_out, v.transposed());
-        let lse_at = head * n_tokens + token;
-        let inputs = BackwardRows {
-            lse: &saved.lse[lse_at..lse_at + n],
-            context: &saved.context[at..],
-            d_context: &d_context[at..],
-            width,
-            head_dim,
-        };
-        let block = attention.block(task, query, n, &bias_by_distance, 1.0);
-        softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &inputs, &block);
-        product(cpu, d_v, head_dim, Output::Add, 1.0, View::rows(p, n, len, len).transposed(), d_out);
-        // scores = q k^T / sqrt(head_dim)
-        let scale = attention.scale();
+        product(cpu, d_s, len, Output::Set, rows.d_context, v.transposed());
+        let block = attention.block(task, query, n, &bias_by_distance);
+        softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &rows, &block);
+        product(cpu, d_v, head_dim, Output::Add, View::rows(p, n, len, len).transposed(), rows.d_context);
+        // scores = q k^T / sqrt(head_dim), whose factor is in d_s
         let d_s = View::rows(d_s, n, len, len);
-        product(cpu, d_q, head_dim, Output::Set, scale, d_s, attention.part(1, head, first, len));
+        product(cpu, d_q, head_dim, Output::Set, d_s, attention.part(1, head, first, len));
         let q = attention.part(0, head, token, n);
-        product(cpu, d_k, head_dim, Output::Add, scale, d_s.transposed(), q);
+        product(cpu, d_k, head_dim, Output::Add, d_s.transposed(), q);
         for (row, d_q) in d_q.chunks_exact(head_dim).take(n).enumerate() {
             write(0, token + row, d_q);
         }
@@ -389,19 +397,17 @@ fn parts<const N: usize>(space: &mut [f32], sizes: [usize; N]) -> [&mut [f32]; N
     })
 }
 
-/// What the softmax of a block of queries needs for its backward. Rows of the contexts are `width` apart.
+/// What the softmax of a block of queries needs for its backward.
 struct BackwardRows<'a> {
     lse: &'a [f32],
-    context: &'a [f32],
-    d_context: &'a [f32],
-    width: usize,
-    head_dim: usize,
+    context: View<'a>,
+    d_context: View<'a>,
 }
 
 per_isa! {
-    /// In: scores in `p`, the gradient of the dropped-out probabilities in `d_s`.
-    /// Out: the dropped-out probabilities in `p`, the gradient of the scores, times what they were to be multiplied by, in `d_s` and, added
-    /// along the diagonals, in `d_by_distance`.
+    /// In: products of queries and keys in `p`, the gradient of the dropped-out probabilities in `d_s`.
+    /// Out: the dropped-out probabilities in `p`, the gradient of the products in `d_s`, that of the scores added along the diagonals in
+    /// `d_by_distance`.
     fn softmax_backward_rows<const FMA: bool>(
         p: &mut [f32],
         d_s: &mut [f32],
@@ -419,8 +425,8 @@ per_isa! {
                 scale = 1.0;
             }
             // sum_j p_ij d_p_ij = context_i . d_context_i
-            let at = row * inputs.width;
-            let mean = dot::<FMA>(&inputs.context[at..at + inputs.head_dim], &inputs.d_context[at..at + inputs.head_dim]);
+            let columns = 0..inputs.context.n_cols();
+            let mean = dot::<FMA>(inputs.context.row(row, columns.clone()), inputs.d_context.row(row, columns));
             let lse = inputs.lse[row];
             // dropped = mask / (1 - p) * probability; d_score = probability * (d_probability - mean)
             match &rows.mask {
@@ -442,9 +448,9 @@ per_isa! {
                 }
             }
             if !d_by_distance.is_empty() {
-                let start = len - 1 - (rows.query + row);
+                let (start, of_score) = (len - 1 - (rows.query + row), 1.0 / rows.scale);
                 for (d, &d_s) in d_by_distance[start..start + len].iter_mut().zip(d_s.iter()) {
-                    *d += d_s;
+                    *d += of_score * d_s;
                 }
             }
         }

@@ -1,15 +1,14 @@
 //! Attention whose products multiply bf16. What each product takes is rounded once for a head of a text; sums, the softmax and its
 //! derivative are f32.
 
-use super::{Attention, BackwardRows, QUERY_BLOCK, Task, parts, softmax_backward_rows, softmax_rows, whole_lines};
-use crate::cpu::Cpu;
+use super::{Attention, QUERY_BLOCK, Task, parts, softmax_backward_rows, softmax_rows, whole_lines};
+use crate::cpu::Buffer;
 use crate::cpu::bf16::pack::{PANEL, pack_panels, pack_rows_of_pairs, pack_transposed_panels, pack_view, zip_pairs};
 use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{LeftPairs, product_on_thread};
 use crate::cpu::buffer::bits_mut;
-use crate::cpu::matmul::View;
 use crate::cpu::scatter::Scatter;
-use crate::ops::Heads;
+use crate::ops::{AttentionSaved, Heads};
 
 /// Query rows in one block: whole tiles, and pairs.
 const BLOCK: usize = QUERY_BLOCK / TILE * TILE;
@@ -24,7 +23,6 @@ pub(super) fn forward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize
 
 /// Writes the context and the log-sum-exp of one head of one text.
 pub(super) fn forward(
-    cpu: &Cpu,
     how: MultiplyPairs,
     attention: &Attention<'_>,
     task: &Task,
@@ -32,7 +30,7 @@ pub(super) fn forward(
     lse: &Scatter<'_>,
     space: &mut [f32],
 ) {
-    let &Task { head, first, len, .. } = task;
+    let (cpu, &Task { head, first, len, .. }) = (attention.cpu, task);
     let (head_dim, width, n_tokens) = (attention.heads.head_dim, attention.heads.width(), attention.texts.n_tokens());
     let bias_by_distance = attention.bias_by_distance(task);
     let (dim_pairs, key_pairs) = (head_dim.div_ceil(2), len.div_ceil(2));
@@ -52,7 +50,7 @@ pub(super) fn forward(
             let left = by_rows(queries, dim_pairs);
             product_on_thread(how, scores.as_mut_ptr(), len, Start::Zero, left, keys, [n, dim_pairs, len]);
         }
-        let rows = attention.block(task, query, n, &bias_by_distance, attention.scale());
+        let rows = attention.block(task, query, n, &bias_by_distance);
         softmax_rows(cpu.isa, scores, &mut row_lse[..n], &rows);
         let probabilities = &mut probabilities[..n * key_pairs];
         pack_rows_of_pairs(cpu.isa, probabilities, scores, len);
@@ -88,29 +86,18 @@ pub(super) fn backward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usiz
     .map(whole_lines)
 }
 
-/// What a backward reads, of all tokens.
-#[derive(Clone, Copy)]
-pub(super) struct BackwardInputs<'a> {
-    /// `[n_tokens, width]`.
-    pub(super) d_context: &'a [f32],
-    /// `[n_tokens, width]`.
-    pub(super) context: &'a [f32],
-    /// `[heads, n_tokens]`.
-    pub(super) lse: &'a [f32],
-}
-
-/// Writes the gradients of query, key and value of one head of one text. Returns the gradient of the bias by distance, times what scores are multiplied by.
+/// Writes the gradients of query, key and value of one head of one text. Returns the gradient of the bias by distance.
 pub(super) fn backward(
-    cpu: &Cpu,
     how: MultiplyPairs,
     attention: &Attention<'_>,
     task: &Task,
-    inputs: BackwardInputs<'_>,
+    d_context: &[f32],
+    saved: &AttentionSaved<Buffer>,
     d_qkv: &Scatter<'_>,
     space: &mut [f32],
 ) -> Vec<f32> {
-    let &Task { head, first, len, .. } = task;
-    let (head_dim, width, n_tokens) = (attention.heads.head_dim, attention.heads.width(), attention.texts.n_tokens());
+    let (cpu, &Task { head, first, len, .. }) = (attention.cpu, task);
+    let (head_dim, width) = (attention.heads.head_dim, attention.heads.width());
     let bias_by_distance = attention.bias_by_distance(task);
     let mut d_by_distance = vec![0.0; bias_by_distance.len()];
     let (dim_pairs, key_pairs) = (head_dim.div_ceil(2), len.div_ceil(2));
@@ -125,17 +112,16 @@ pub(super) fn backward(
     for query in (0..len).step_by(BLOCK) {
         let n = BLOCK.min(len - query);
         let (token, n_pairs) = (first + query, n.div_ceil(2));
-        let at = token * width + head * head_dim;
         let queries = attention.part(0, head, token, n);
-        let d_context = View::rows(&inputs.d_context[at..], n, head_dim, width);
+        let rows = attention.backward_rows(task, query, n, d_context, saved);
         let (p, d_s) = (&mut p_space[..n * len], &mut d_s_space[..n * len]);
         let (q, d_out) = (&mut q[..n * dim_pairs], &mut d_out[..n * dim_pairs]);
         let (q_rows, d_out_rows) =
             (&mut q_rows[..panels(head_dim, n_pairs)], &mut d_out_rows[..panels(head_dim, n_pairs)]);
         pack_view(cpu.isa, q, queries);
         pack_panels(cpu.isa, q_rows, queries);
-        pack_view(cpu.isa, d_out, d_context);
-        pack_panels(cpu.isa, d_out_rows, d_context);
+        pack_view(cpu.isa, d_out, rows.d_context);
+        pack_panels(cpu.isa, d_out_rows, rows.d_context);
         // SAFETY: `p` and `d_s` hold `n` rows of `len`, and are this task's.
         unsafe {
             let shape = [n, dim_pairs, len];
@@ -143,15 +129,7 @@ pub(super) fn backward(
             // context = dropped v, where dropped = dropout(p)
             product_on_thread(how, d_s.as_mut_ptr(), len, Start::Zero, by_rows(d_out, dim_pairs), values, shape);
         }
-        let lse_at = head * n_tokens + token;
-        let rows = BackwardRows {
-            lse: &inputs.lse[lse_at..lse_at + n],
-            context: &inputs.context[at..],
-            d_context: &inputs.d_context[at..],
-            width,
-            head_dim,
-        };
-        let block = attention.block(task, query, n, &bias_by_distance, attention.scale());
+        let block = attention.block(task, query, n, &bias_by_distance);
         softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &rows, &block);
         let d_s_pairs = &mut d_s_pairs[..n * key_pairs];
         pack_rows_of_pairs(cpu.isa, d_s_pairs, d_s, len);

@@ -99,30 +99,10 @@ impl<const WIDTH: usize> Panels<WIDTH> {
         panels
     }
 
-    /// From the transposed matrix `x`, `[columns, k]`.
-    pub(crate) fn pack_columns(isa: Detected, pool: &Pool, x: &[f32], k: usize) -> Self {
-        let mut panels = Panels::unwritten(pool, x.len().checked_div(k).unwrap_or(0), k);
-        let pairs = panels.pairs;
-        panels.for_each(|panel, first, part| pack_columns_of_panel::<WIDTH>(isa, part, x, k, panel, first), pairs);
-        panels
-    }
-
     /// Panels of `columns` columns and `k` rows, to be written. What fills the last panel may hold anything: a product ignores it.
     pub(crate) fn unwritten(pool: &Pool, columns: usize, k: usize) -> Self {
         let pairs = k.div_ceil(2);
         Panels { data: pool.take(columns.div_ceil(WIDTH) * pairs * WIDTH), columns, pairs }
-    }
-
-    /// Calls `fill(panel, first pair, part)` for every part of every panel, in parallel.
-    fn for_each(&mut self, fill: impl Fn(usize, usize, &mut [u32]) + Sync, pairs: usize) {
-        const PAIRS_PER_TASK: usize = 256;
-        if pairs > 0 {
-            self.data.as_bits_mut().par_chunks_mut(pairs * WIDTH).enumerate().for_each(|(panel, data)| {
-                data.par_chunks_mut(PAIRS_PER_TASK * WIDTH)
-                    .enumerate()
-                    .for_each(|(part, data)| fill(panel, part * PAIRS_PER_TASK, data));
-            });
-        }
     }
 
     /// For tasks that each write some pairs of some columns.
@@ -134,6 +114,22 @@ impl<const WIDTH: usize> Panels<WIDTH> {
     pub(crate) fn part(&self, panel: usize, pairs: Range<usize>) -> &[u32] {
         let start = panel * self.pairs;
         &self.data.as_bits()[(start + pairs.start) * WIDTH..(start + pairs.end) * WIDTH]
+    }
+}
+
+impl Panels<PANEL> {
+    /// From the transposed matrix `x`, `[columns, k]`.
+    pub(crate) fn pack_columns(isa: Detected, pool: &Pool, x: &[f32], k: usize) -> Self {
+        const PAIRS_PER_TASK: usize = 16 * SQUARE;
+        let mut panels = Panels::unwritten(pool, x.len().checked_div(k).unwrap_or(0), k);
+        let (pairs, x) = (panels.pairs, View::rows(x, panels.columns, k, k));
+        if pairs > 0 {
+            panels.data.as_bits_mut().par_chunks_mut(pairs * PANEL).enumerate().for_each(|(panel, data)| {
+                let parts = data.par_chunks_mut(PAIRS_PER_TASK * PANEL).enumerate();
+                parts.for_each(|(part, data)| pack_transposed_part(isa, data, x, panel, part * PAIRS_PER_TASK));
+            });
+        }
+        panels
     }
 }
 
@@ -261,18 +257,24 @@ pub(crate) fn pack_panels(isa: Detected, out: &mut [u32], x: View<'_>) {
 
 /// The panels of the transposed matrix of `x`, `[columns, k]`, whose rows lie in one piece each, on this thread: `[panel][pair][PANEL]`.
 pub(crate) fn pack_transposed_panels(isa: Detected, out: &mut [u32], x: View<'_>) {
+    for (panel, out) in out.chunks_exact_mut((x.n_cols().div_ceil(2) * PANEL).max(1)).enumerate() {
+        pack_transposed_part(isa, out, x, panel, 0);
+    }
+}
+
+/// Pairs from `first` on, a multiple of [`SQUARE`], of panel `panel` of the transposed matrix of `x`: `[pair][PANEL]`.
+fn pack_transposed_part(isa: Detected, out: &mut [u32], x: View<'_>, panel: usize, first: usize) {
     let (columns, k) = (x.n_rows(), x.n_cols());
-    for (panel, out) in out.chunks_exact_mut((k.div_ceil(2) * PANEL).max(1)).enumerate() {
-        for first in (panel * PANEL..columns.min((panel + 1) * PANEL)).step_by(SQUARE) {
-            for (square, from) in (0..k).step_by(2 * SQUARE).enumerate() {
-                let steps = from..k.min(from + 2 * SQUARE);
-                let rows =
-                    std::array::from_fn(|i| if first + i < columns { x.row(first + i, steps.clone()) } else { &[] });
-                let out = &mut out[square * SQUARE * PANEL + first % PANEL..];
-                match Converter::new(isa) {
-                    Some(converter) => converter.transposed_square(out, &rows, steps.len().div_ceil(2)),
-                    None => transpose_square(isa, out, &rows, steps.len().div_ceil(2)),
-                }
+    for column in (panel * PANEL..columns.min((panel + 1) * PANEL)).step_by(SQUARE) {
+        for (square, out) in out.chunks_mut(SQUARE * PANEL).enumerate() {
+            let from = 2 * (first + square * SQUARE);
+            let steps = from..k.min(from + 2 * SQUARE);
+            let row = |i: usize| if column + i < columns { x.row(column + i, steps.clone()) } else { &[] };
+            let (rows, n_pairs) = (std::array::from_fn(row), steps.len().div_ceil(2));
+            let out = &mut out[column % PANEL..];
+            match Converter::new(isa) {
+                Some(converter) => converter.transposed_square(out, &rows, n_pairs),
+                None => transpose_square(isa, out, &rows, n_pairs),
             }
         }
     }
@@ -284,30 +286,6 @@ fn transpose_square(isa: Detected, out: &mut [u32], rows: &[&[f32]; SQUARE], n_p
     for (i, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_empty()) {
         round_row(isa, &mut pairs[..n_pairs], row);
         pairs[..n_pairs].iter().enumerate().for_each(|(pair, &value)| out[pair * PANEL + i] = value);
-    }
-}
-
-/// Pairs from `first` on of panel `panel` of the transposed `x`, `[columns, k]`.
-fn pack_columns_of_panel<const WIDTH: usize>(
-    isa: Detected,
-    out: &mut [u32],
-    x: &[f32],
-    k: usize,
-    panel: usize,
-    first: usize,
-) {
-    let mut row = [0; 256];
-    let n_pairs = out.len() / WIDTH;
-    let row = &mut row[..n_pairs];
-    for column in 0..WIDTH {
-        row.fill(0);
-        if let Some(x) = x.chunks_exact(k).nth(panel * WIDTH + column) {
-            let x = &x[2 * first..k.min(2 * (first + n_pairs))];
-            pack_rows_of_pairs(isa, row, x, x.len());
-        }
-        for (out, &pair) in out.chunks_exact_mut(WIDTH).zip(&*row) {
-            out[column] = pair;
-        }
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn parallel_product(
     let n_panels = n.div_ceil(PANEL);
     let (rows, panels) = block_size(m, n_panels, TASKS_PER_THREAD * rayon::current_num_threads(), right.min_block());
     let n_row_blocks = m.div_ceil(rows);
-    let product = Product { tiles, pool, out: Target::new(out), out_stride: n, n, output, factor: 1.0, left, right, k };
+    let product = Product { tiles, pool, out: Target::new(out), out_stride: n, n, output, left, right, k };
     // One block of panels after the other, so that it stays in a core's L2.
     (0..n_row_blocks * n_panels.div_ceil(panels)).into_par_iter().for_each(|task| {
         let (row, panel) = (task % n_row_blocks * rows, task / n_row_blocks * panels);
@@ -80,7 +80,7 @@ pub(crate) fn parallel_product(
     });
 }
 
-/// `out = factor * left right`, or `out += factor * left right`, on this thread. `out`: rows of `n` elements, `out_stride` apart.
+/// `out = left right`, or `out += left right`, on this thread. `out`: rows of `n` elements, `out_stride` apart.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product(
     tiles: Tiles,
@@ -88,7 +88,6 @@ pub(crate) fn product(
     out: &mut [f32],
     out_stride: usize,
     output: Output,
-    factor: f32,
     left: View<'_>,
     right: View<'_>,
 ) {
@@ -99,7 +98,7 @@ pub(crate) fn product(
     }
     assert!(n <= out_stride && (m - 1) * out_stride + n <= out.len(), "[{m}, {n}] leaves its slice of {}", out.len());
     let (out, right) = (Target::new(out), Right::Matrix(right));
-    let product = Product { tiles, pool, out, out_stride, n, output, factor, left, right, k };
+    let product = Product { tiles, pool, out, out_stride, n, output, left, right, k };
     let n_panels = n.div_ceil(PANEL);
     for first in (0..n_panels).step_by(BLOCK_PANELS) {
         product.block(0..m, first..n_panels.min(first + BLOCK_PANELS), &|_, _| ());
@@ -129,7 +128,6 @@ struct Product<'a> {
     out_stride: usize,
     n: usize,
     output: Output,
-    factor: f32,
     left: View<'a>,
     right: Right<'a>,
     k: usize,
@@ -168,7 +166,6 @@ impl Product<'_> {
                         right,
                         n_columns: PANEL.min(self.n - column),
                         output,
-                        factor: self.factor,
                         out: self.out.at(row * self.out_stride + column),
                         out_stride: self.out_stride,
                     };
@@ -222,10 +219,9 @@ mod tests {
                 // Rows that others lie between.
                 let stride = n + 3;
                 let mut out = vec![f32::NAN; m * stride];
-                product(tiles, &pool, &mut out, stride, Output::Set, -0.5, left, matrix);
-                let halved: Vec<f64> = expected.iter().map(|x| -0.5 * x).collect();
+                product(tiles, &pool, &mut out, stride, Output::Set, left, matrix);
                 let rows: Vec<f32> = out.chunks(stride).flat_map(|row| row[..n].to_vec()).collect();
-                assert_close(&rows, &halved, tolerance, 0.0);
+                assert_close(&rows, &expected, tolerance, 0.0);
                 assert!(out.chunks(stride).all(|row| row[n..].iter().all(|x| x.is_nan())));
                 let panels = Panels::pack(tiles, &pool, matrix);
                 for right in [Right::Matrix(matrix), Right::Panels(&panels)] {

@@ -63,8 +63,6 @@ pub(super) struct Tile<'a> {
     /// Columns of the output, `1..=PANEL`.
     pub(super) n_columns: usize,
     pub(super) output: Output,
-    /// What the sums are multiplied by.
-    pub(super) factor: f32,
     /// The first element of the output; rows are `out_stride` apart.
     pub(super) out: *mut f32,
     pub(super) out_stride: usize,
@@ -182,7 +180,6 @@ mod x86 {
         }
         let mut sums = [[_mm512_setzero_ps(); N]; M];
         let (mut left, mut right) = (of.strip.data.as_ptr(), of.right.as_ptr());
-        let factor = _mm512_set1_ps(of.factor);
         // SAFETY: by the contract.
         unsafe {
             for _ in 0..of.strip.depth {
@@ -199,7 +196,6 @@ mod x86 {
             for (row, sums) in sums.iter().enumerate() {
                 for (part, (&sum, &mask)) in sums.iter().zip(&masks).enumerate() {
                     let to = at(row, part);
-                    let sum = _mm512_mul_ps(sum, factor);
                     let sum = match of.output {
                         Output::Set => sum,
                         Output::Add => _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, to)),
