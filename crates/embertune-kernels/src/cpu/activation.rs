@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::cpu::elementwise::BLOCK;
 use crate::cpu::isa::per_isa;
-use crate::cpu::math::{erf, exp, mul_add, sigmoid, tanh};
+use crate::cpu::math::{erf, exp, exp_below_88, mul_add, sigmoid, tanh};
 use crate::cpu::{Buffer, Cpu};
 use crate::ops::Activation;
 
@@ -122,7 +122,7 @@ impl Function for GeluErf {
     #[inline(always)]
     fn derivative<const FMA: bool>(x: f32) -> f32 {
         // y = x cdf(x)
-        let pdf = FRAC_1_SQRT_2PI * exp::<FMA>(-0.5 * x * x);
+        let pdf = FRAC_1_SQRT_2PI * exp_below_88::<FMA>(-0.5 * x * x);
         mul_add::<FMA>(x, pdf, normal_cdf::<FMA>(x))
     }
 }

@@ -5,7 +5,9 @@
 //! activation is kept in bf16, too.
 
 use crate::cpu::activation::{activation_backward, activation_forward, backward_with_value, both, forward};
-use crate::cpu::bf16::pack::{self, PANEL, Panels, Rows, ZEROS, pack_rows_of_pairs, unpack_rows_of_pairs, zip_pairs};
+use crate::cpu::bf16::pack::{
+    self, PANEL, Panels, Rows, ZEROS, pack_and_round, pack_rows_of_pairs, prefetch, unpack_row, zip_pairs,
+};
 use crate::cpu::bf16::tile::{MultiplyPairs, Start, TILE};
 use crate::cpu::bf16::{self, BLOCK_COLUMNS, BLOCK_ROWS, Block, Left};
 use crate::cpu::elementwise::{add_assign, column_sums};
@@ -92,9 +94,8 @@ impl<'a> Narrow<'a> {
                 let (at, n_pairs) = ((row * width + columns.start) / 2, columns.len() / 2);
                 // SAFETY: blocks do not overlap, so no other task touches these columns of this row.
                 let (kept, active_pairs) = unsafe { (wide_rows.part(at, n_pairs), active_rows.part(at, n_pairs)) };
-                pack_rows_of_pairs(cpu.isa, kept, values, columns.len());
-                // What the backward will read.
-                unpack_rows_of_pairs(cpu.isa, values, kept);
+                // The activation takes what the backward will read.
+                pack_and_round(cpu.isa, kept, values);
                 forward(cpu.isa, active, values, layers.activation);
                 pack_rows_of_pairs(cpu.isa, active_pairs, active, columns.len());
             }
@@ -179,16 +180,24 @@ impl BackwardTask<'_> {
         let mut pairs = [0; BLOCK_COLUMNS];
         let [x, active @ ..] = &mut buffer;
         let (x, sums, pairs) = (&mut x[..n_columns], &mut sums[..n_columns], &mut pairs[..n_columns]);
+        let part = |row: usize| {
+            let at = (row * width + columns.start) / 2;
+            at..at + n_columns / 2
+        };
+        prefetch(&wide[part(rows.start)]);
         for (two, d) in values.chunks_mut(2 * n_columns).enumerate() {
             let first = rows.start + 2 * two;
             for ((row, d), active) in (first..).zip(d.chunks_exact_mut(n_columns)).zip(&mut *active) {
-                let at = (row * width + columns.start) / 2;
-                unpack_rows_of_pairs(cpu.isa, x, &wide[at..at + n_columns / 2]);
+                if row + 1 < rows.end {
+                    prefetch(&wide[part(row + 1)]);
+                }
+                let part = part(row);
+                unpack_row(cpu.isa, x, &wide[part.clone()]);
                 // active = act(x)
                 both(cpu.isa, d, &mut active[..n_columns], x, act);
                 add_assign(cpu.isa, sums, d);
                 // SAFETY: blocks do not overlap, so no other task touches these columns of this row.
-                let d_pairs = unsafe { self.d_wide.part(at, n_columns / 2) };
+                let d_pairs = unsafe { self.d_wide.part(part.start, part.len()) };
                 pack_rows_of_pairs(cpu.isa, d_pairs, d, n_columns);
             }
             let is_pair = first + 1 < n;

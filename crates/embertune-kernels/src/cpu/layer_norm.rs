@@ -65,19 +65,25 @@ per_isa! {
         for (row, ((y, s), rstd)) in rows {
             let elements = row * width..(row + 1) * width;
             let x = &input.x[elements.clone()];
-            match input.mask {
-                Some((dropout, states)) => {
-                    let (state, threshold, scale) = (states[row], dropout.threshold(), dropout.scale());
+            let residual = input.residual.map(|residual| &residual[elements]);
+            let mask = input.mask.map(|(dropout, states)| (states[row], dropout.threshold(), dropout.scale()));
+            match (mask, residual) {
+                (Some((state, threshold, scale)), Some(residual)) => {
+                    for (column, (s, (&x, &r))) in (0_u32..).zip(s.iter_mut().zip(x.iter().zip(residual))) {
+                        *s = masked(x, state, column, threshold, scale) + r;
+                    }
+                }
+                (Some((state, threshold, scale)), None) => {
                     for (column, (s, &x)) in (0_u32..).zip(s.iter_mut().zip(x)) {
                         *s = masked(x, state, column, threshold, scale);
                     }
                 }
-                None => s.copy_from_slice(x),
-            }
-            if let Some(residual) = input.residual {
-                for (s, &r) in s.iter_mut().zip(&residual[elements]) {
-                    *s += r;
+                (None, Some(residual)) => {
+                    for (s, (&x, &r)) in s.iter_mut().zip(x.iter().zip(residual)) {
+                        *s = x + r;
+                    }
                 }
+                (None, None) => s.copy_from_slice(x),
             }
             let mean = sum_map(s, |s| s) / width as f32;
             // Two passes: the sum of squares minus the square of the mean would cancel.

@@ -20,7 +20,7 @@ pub(crate) fn sum_map(x: &[f32], map: impl Fn(f32) -> f32) -> f32 {
     for (acc, &x) in acc.iter_mut().zip(rest) {
         *acc += map(x);
     }
-    fold(acc)
+    fold(acc, |a, b| a + b)
 }
 
 /// `sum of a * b`.
@@ -36,41 +36,16 @@ pub(crate) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
     for (acc, (&a, &b)) in acc.iter_mut().zip(a_rest.iter().zip(b_rest)) {
         *acc = mul_add::<FMA>(a, b, *acc);
     }
-    fold(acc)
+    fold(acc, |a, b| a + b)
 }
 
-/// The largest element; negative infinity of an empty row. NaN where an element is NaN.
+/// All elements, combined in halves: `N` is a power of two.
 #[inline(always)]
-pub(crate) fn max(x: &[f32]) -> f32 {
-    let mut acc = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (acc, &x) in acc.iter_mut().zip(chunk) {
-            *acc = larger(*acc, x);
-        }
-    }
-    for (acc, &x) in acc.iter_mut().zip(rest) {
-        *acc = larger(*acc, x);
-    }
-    let mut result = f32::NEG_INFINITY;
-    for x in acc {
-        result = larger(result, x);
-    }
-    result
-}
-
-/// The larger one; a NaN stays.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a >= b || a.is_nan() { a } else { b }
-}
-
-#[inline(always)]
-fn fold(mut acc: [f32; LANES]) -> f32 {
-    let mut n = LANES / 2;
+pub(crate) fn fold<const N: usize>(mut acc: [f32; N], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut n = N / 2;
     while n > 0 {
         for i in 0..n {
-            acc[i] += acc[i + n];
+            acc[i] = combine(acc[i], acc[i + n]);
         }
         n /= 2;
     }

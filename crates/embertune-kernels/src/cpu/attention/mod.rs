@@ -8,14 +8,18 @@ use rayon::prelude::*;
 
 use crate::cpu::dropout::masked;
 use crate::cpu::isa::per_isa;
-use crate::cpu::math::{exp, mul_add};
+use crate::cpu::math::{exp_below_88, mul_add};
 use crate::cpu::matmul::{self, Output, View};
-use crate::cpu::rows::{dot, max, sum_map};
+use crate::cpu::rows::{dot, fold};
 use crate::cpu::scatter::Scatter;
 use crate::cpu::tiled::{self, Tiles};
 use crate::cpu::{Buffer, Cpu};
 use crate::dropout::Dropout;
 use crate::ops::{AttentionSaved, Heads, Ragged, RelativeBias};
+
+/// Scores that a pass takes at once. Rows of scores are padded to a multiple of it: what is left over of a row of 54 keys would take longer, element
+/// by element, than all the rest.
+const LANES: usize = 16;
 
 /// Query rows in one block: 64 rows of scores of 512 keys are 128 KiB, beside which a head's keys and values fit into L2.
 const QUERY_BLOCK: usize = 64;
@@ -80,18 +84,19 @@ impl<'a> Attention<'a> {
         View::rows(&self.qkv[at.min(self.qkv.len())..], n, head_dim, stride)
     }
 
-    /// Bias of each distance `key - query`, from `-(len - 1)` on, `[2 * len - 1]`; empty without a bias.
+    /// Bias of each distance `key - query`, from `-(len - 1)` on, `[2 * len - 1]`, and zeros for the padding of a row; empty without a bias.
     fn bias_by_distance(&self, task: &Task) -> Vec<f32> {
         let Some(bias) = self.bias else { return Vec::new() };
         let buckets = buckets_by_distance(bias, task.len);
-        buckets.iter().map(|&bucket| bias.table[bucket as usize * self.heads.heads + task.head]).collect()
+        let of_bucket = |&bucket: &u32| bias.table[bucket as usize * self.heads.heads + task.head];
+        buckets.iter().map(of_bucket).chain([0.0; LANES]).collect()
     }
 
-    /// Products of `n` queries from `query` on with every key of the text.
+    /// Products of `n` queries from `query` on with every key of the text, in padded rows.
     fn scores(&self, task: &Task, query: usize, n: usize, scores: &mut [f32]) {
         let q = self.part(0, task.head, task.first + query, n);
         let k = self.part(1, task.head, task.first, task.len);
-        product(self.cpu, scores, task.len, Output::Set, q, k.transposed());
+        product(self.cpu, scores, padded(task.len), Output::Set, q, k.transposed());
     }
 
     /// What the products of queries and keys are multiplied by.
@@ -153,6 +158,11 @@ fn buckets_by_distance<'a>(bias: RelativeBias<'a, Buffer>, len: usize) -> &'a [u
     &bias.bucket_of[bias.max_len - len..bias.max_len + len - 1]
 }
 
+/// Elements of a row of `len` scores.
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(LANES)
+}
+
 /// Query rows of one task: what the passes over their scores need.
 struct QueryRows<'a> {
     /// Number of keys.
@@ -167,11 +177,28 @@ struct QueryRows<'a> {
 }
 
 impl QueryRows<'_> {
-    /// The bias of each key for the query `row` of the block, where there is one.
+    /// Makes scores of a row of products of queries and keys: scaled, the bias added, minus infinity where it is padded.
     #[inline(always)]
-    fn bias(&self, row: usize) -> Option<&[f32]> {
-        let start = self.len - 1 - (self.query + row);
-        (!self.bias_by_distance.is_empty()).then(|| &self.bias_by_distance[start..start + self.len])
+    fn score<'s, const FMA: bool>(&self, row: usize, products: &'s mut [f32]) -> &'s mut [[f32; LANES]] {
+        let (scores, _) = products.as_chunks_mut::<LANES>();
+        if self.bias_by_distance.is_empty() {
+            scores.as_flattened_mut().iter_mut().for_each(|score| *score *= self.scale);
+        } else {
+            let (bias, _) = self.bias_by_distance[self.first_distance(row)..].as_chunks::<LANES>();
+            for (scores, bias) in scores.iter_mut().zip(bias) {
+                for (score, &bias) in scores.iter_mut().zip(bias) {
+                    *score = mul_add::<FMA>(*score, self.scale, bias);
+                }
+            }
+        }
+        scores.as_flattened_mut()[self.len..].fill(f32::NEG_INFINITY);
+        scores
+    }
+
+    /// Where the distances of the query `row` of the block begin among those of the text.
+    #[inline(always)]
+    fn first_distance(&self, row: usize) -> usize {
+        self.len - 1 - (self.query + row)
     }
 }
 
@@ -205,7 +232,7 @@ pub(super) fn attention_forward(
 /// What the forward of one head of a text of `len` tokens needs: scores and output of a block.
 fn forward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize; 2] {
     let block = QUERY_BLOCK.min(len);
-    [block * len, block * head_dim].map(whole_lines)
+    [block * padded(len), block * head_dim].map(whole_lines)
 }
 
 /// Writes the context and the log-sum-exp of one head of one text.
@@ -220,14 +247,15 @@ fn forward_of_task(
     let (n_tokens, width, head_dim) = (attention.texts.n_tokens(), attention.heads.width(), attention.heads.head_dim);
     let bias_by_distance = attention.bias_by_distance(task);
     let [scores, out] = parts(space, forward_sizes(attention.heads, len));
+    let stride = padded(len);
     let mut row_lse = [0.0; QUERY_BLOCK];
     for query in (0..len).step_by(QUERY_BLOCK) {
         let n = QUERY_BLOCK.min(len - query);
-        let scores = &mut scores[..n * len];
+        let scores = &mut scores[..n * stride];
         attention.scores(task, query, n, scores);
         softmax_rows(cpu.isa, scores, &mut row_lse[..n], &attention.block(task, query, n, &bias_by_distance));
         let v = attention.part(2, head, first, len);
-        product(cpu, out, head_dim, Output::Set, View::rows(scores, n, len, len), v);
+        product(cpu, out, head_dim, Output::Set, View::rows(scores, n, len, stride), v);
         for (row, out) in out.chunks_exact(head_dim).take(n).enumerate() {
             // SAFETY: these columns of this token belong to this task: one task per text and head.
             unsafe { context.write((first + query + row) * width + head * head_dim, out) };
@@ -238,37 +266,48 @@ fn forward_of_task(
 }
 
 per_isa! {
-    /// Products of queries and keys become dropped-out probabilities; `lse` their log-sum-exp.
-    fn softmax_rows<const FMA: bool>(scores: &mut [f32], lse: &mut [f32], rows: &QueryRows<'_>) {
-        for (row, (scores, lse)) in scores.chunks_exact_mut(rows.len).zip(lse).enumerate() {
-            let mut scale = rows.scale;
-            if let Some(bias) = rows.bias(row) {
-                for (score, &bias) in scores.iter_mut().zip(bias) {
-                    *score = mul_add::<FMA>(*score, scale, bias);
+    /// Products of queries and keys become dropped-out probabilities, zero where rows are padded; `lse` their log-sum-exp.
+    fn softmax_rows<const FMA: bool>(products: &mut [f32], lse: &mut [f32], rows: &QueryRows<'_>) {
+        for (row, (products, lse)) in products.chunks_exact_mut(padded(rows.len)).zip(lse).enumerate() {
+            let scores = rows.score::<FMA>(row, products);
+            let mut largest = [f32::NEG_INFINITY; LANES];
+            for scores in scores.iter() {
+                for (largest, &score) in largest.iter_mut().zip(scores) {
+                    *largest = larger(*largest, score);
                 }
-                scale = 1.0;
             }
-            let max = scale * max(scores);
-            for score in scores.iter_mut() {
-                *score = exp::<FMA>(mul_add::<FMA>(*score, scale, -max));
+            let max = fold(largest, larger);
+            let mut sums = [0.0; LANES];
+            for scores in scores.iter_mut() {
+                for (sum, score) in sums.iter_mut().zip(scores) {
+                    *score = exp_below_88::<FMA>(*score - max);
+                    *sum += *score;
+                }
             }
-            let sum = sum_map(scores, |e| e);
+            let sum = fold(sums, |a, b| a + b);
             *lse = max + sum.ln();
             match &rows.mask {
                 Some((dropout, states)) => {
                     let (state, threshold, scale) = (states[row], dropout.threshold(), dropout.scale() / sum);
-                    for (key, e) in (0_u32..).zip(scores) {
-                        *e = masked(*e, state, key, threshold, scale);
+                    for (first_key, scores) in (0..).step_by(LANES).zip(scores) {
+                        for (key, e) in (first_key..).zip(scores) {
+                            *e = masked(*e, state, key, threshold, scale);
+                        }
                     }
                 }
                 None => {
-                    for e in scores {
-                        *e *= 1.0 / sum;
-                    }
+                    let scale = 1.0 / sum;
+                    scores.as_flattened_mut().iter_mut().for_each(|e| *e *= scale);
                 }
             }
         }
     }
+}
+
+/// The larger one, the first where one is no number.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -330,7 +369,7 @@ pub(super) fn attention_backward(
 /// What a backward of one head of a text of `len` tokens needs: probabilities, gradient of the scores, of the queries, keys and values.
 fn backward_sizes(Heads { head_dim, .. }: Heads, len: usize) -> [usize; 5] {
     let block = QUERY_BLOCK.min(len);
-    [block * len, block * len, block * head_dim, len * head_dim, len * head_dim].map(whole_lines)
+    [block * padded(len), block * padded(len), block * head_dim, len * head_dim, len * head_dim].map(whole_lines)
 }
 
 /// Writes the gradients of query, key and value of one head of one text. Returns the gradient of the bias by distance.
@@ -347,6 +386,7 @@ fn backward_of_task(
     let bias_by_distance = attention.bias_by_distance(task);
     let mut d_by_distance = vec![0.0; bias_by_distance.len()];
     let [probabilities, d_scores, d_q, d_k, d_v] = parts(space, backward_sizes(attention.heads, len));
+    let stride = padded(len);
     d_k.fill(0.0);
     d_v.fill(0.0);
     let write = |part: usize, token: usize, row: &[f32]| {
@@ -357,17 +397,17 @@ fn backward_of_task(
     for query in (0..len).step_by(QUERY_BLOCK) {
         let n = QUERY_BLOCK.min(len - query);
         let token = first + query;
-        let (p, d_s) = (&mut probabilities[..n * len], &mut d_scores[..n * len]);
+        let (p, d_s) = (&mut probabilities[..n * stride], &mut d_scores[..n * stride]);
         attention.scores(task, query, n, p);
         let rows = attention.backward_rows(task, query, n, d_context, saved);
         // context = dropped v, where dropped = dropout(p)
         let v = attention.part(2, head, first, len);
-        product(cpu, d_s, len, Output::Set, rows.d_context, v.transposed());
+        product(cpu, d_s, stride, Output::Set, rows.d_context, v.transposed());
         let block = attention.block(task, query, n, &bias_by_distance);
         softmax_backward_rows(cpu.isa, p, d_s, &mut d_by_distance, &rows, &block);
-        product(cpu, d_v, head_dim, Output::Add, View::rows(p, n, len, len).transposed(), rows.d_context);
+        product(cpu, d_v, head_dim, Output::Add, View::rows(p, n, len, stride).transposed(), rows.d_context);
         // scores = q k^T / sqrt(head_dim), whose factor is in d_s
-        let d_s = View::rows(d_s, n, len, len);
+        let d_s = View::rows(d_s, n, len, stride);
         product(cpu, d_q, head_dim, Output::Set, d_s, attention.part(1, head, first, len));
         let q = attention.part(0, head, token, n);
         product(cpu, d_k, head_dim, Output::Add, d_s.transposed(), q);
@@ -406,8 +446,8 @@ struct BackwardRows<'a> {
 
 per_isa! {
     /// In: products of queries and keys in `p`, the gradient of the dropped-out probabilities in `d_s`.
-    /// Out: the dropped-out probabilities in `p`, the gradient of the products in `d_s`, that of the scores added along the diagonals in
-    /// `d_by_distance`.
+    /// Out: the dropped-out probabilities in `p`, the gradient of the products in `d_s`, both zero where rows are padded; that of the scores added
+    /// along the diagonals in `d_by_distance`.
     fn softmax_backward_rows<const FMA: bool>(
         p: &mut [f32],
         d_s: &mut [f32],
@@ -415,15 +455,11 @@ per_isa! {
         inputs: &BackwardRows<'_>,
         rows: &QueryRows<'_>,
     ) {
-        let len = rows.len;
-        for (row, (p, d_s)) in p.chunks_exact_mut(len).zip(d_s.chunks_exact_mut(len)).enumerate() {
-            let mut scale = rows.scale;
-            if let Some(bias) = rows.bias(row) {
-                for (score, &bias) in p.iter_mut().zip(bias) {
-                    *score = mul_add::<FMA>(*score, scale, bias);
-                }
-                scale = 1.0;
-            }
+        let (len, stride) = (rows.len, padded(rows.len));
+        for (row, (p, d_s)) in p.chunks_exact_mut(stride).zip(d_s.chunks_exact_mut(stride)).enumerate() {
+            let p = rows.score::<FMA>(row, p);
+            d_s[len..].fill(0.0);
+            let (d_s, _) = d_s.as_chunks_mut::<LANES>();
             // sum_j p_ij d_p_ij = context_i . d_context_i
             let columns = 0..inputs.context.n_cols();
             let mean = dot::<FMA>(inputs.context.row(row, columns.clone()), inputs.d_context.row(row, columns));
@@ -432,24 +468,26 @@ per_isa! {
             match &rows.mask {
                 Some((dropout, states)) => {
                     let (state, threshold, one) = (states[row], dropout.threshold(), dropout.scale());
-                    for (key, (p, d_s)) in (0_u32..).zip(p.iter_mut().zip(d_s.iter_mut())) {
-                        let probability = exp::<FMA>(mul_add::<FMA>(*p, scale, -lse));
-                        let kept = masked(1.0, state, key, threshold, one);
-                        *p = probability * kept;
-                        *d_s = rows.scale * probability * mul_add::<FMA>(*d_s, kept, -mean);
+                    for (first_key, (p, d_s)) in (0..).step_by(LANES).zip(p.iter_mut().zip(d_s.iter_mut())) {
+                        for (key, (p, d_s)) in (first_key..).zip(p.iter_mut().zip(d_s)) {
+                            let probability = exp_below_88::<FMA>(*p - lse);
+                            let kept = masked(1.0, state, key, threshold, one);
+                            *p = probability * kept;
+                            *d_s = rows.scale * probability * mul_add::<FMA>(*d_s, kept, -mean);
+                        }
                     }
                 }
                 None => {
-                    for (p, d_s) in p.iter_mut().zip(d_s.iter_mut()) {
-                        let probability = exp::<FMA>(mul_add::<FMA>(*p, scale, -lse));
+                    for (p, d_s) in p.as_flattened_mut().iter_mut().zip(d_s.as_flattened_mut()) {
+                        let probability = exp_below_88::<FMA>(*p - lse);
                         *p = probability;
                         *d_s = rows.scale * probability * (*d_s - mean);
                     }
                 }
             }
             if !d_by_distance.is_empty() {
-                let (start, of_score) = (len - 1 - (rows.query + row), 1.0 / rows.scale);
-                for (d, &d_s) in d_by_distance[start..start + len].iter_mut().zip(d_s.iter()) {
+                let (start, of_score) = (rows.first_distance(row), 1.0 / rows.scale);
+                for (d, &d_s) in d_by_distance[start..start + len].iter_mut().zip(d_s.as_flattened()) {
                     *d += of_score * d_s;
                 }
             }

@@ -196,6 +196,17 @@ pub(crate) fn pack_rows_of_pairs(isa: Detected, out: &mut [u32], x: &[f32], k: u
     }
 }
 
+/// A row as pairs. Its own elements become what the pairs hold.
+pub(crate) fn pack_and_round(isa: Detected, out: &mut [u32], x: &mut [f32]) {
+    match Converter::new(isa) {
+        Some(converter) => converter.round(out, x),
+        None => {
+            round_row(isa, out, x);
+            unpack_row(isa, x, out);
+        }
+    }
+}
+
 per_isa! {
     /// A row as pairs.
     fn round_row<const FMA: bool>(out: &mut [u32], x: &[f32]) {
@@ -209,12 +220,25 @@ per_isa! {
 }
 
 per_isa! {
-    /// The elements of a row of pairs, of an even number.
-    pub(crate) fn unpack_rows_of_pairs<const FMA: bool>(out: &mut [f32], pairs: &[u32]) {
+    /// The elements of a row of pairs.
+    pub(crate) fn unpack_row<const FMA: bool>(out: &mut [f32], pairs: &[u32]) {
         for (out, &half) in out.iter_mut().zip(halves(pairs)) {
             *out = f32::from_bits(u32::from(half) << 16);
         }
     }
+}
+
+/// Begins to bring a row of pairs into the cache that will be read soon.
+#[inline(always)]
+pub(crate) fn prefetch(pairs: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in pairs.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it reads no memory that the program could observe, and the address is of a slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = pairs;
 }
 
 /// Pairs of two rows.
@@ -310,6 +334,16 @@ impl Converter {
         }
     }
 
+    /// A row as pairs, and its elements rounded.
+    fn round(self, out: &mut [u32], x: &mut [f32]) {
+        assert_eq!(out.len(), x.len().div_ceil(2), "pairs of a row of {}", x.len());
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `row`.
+        unsafe {
+            x86::round(out.as_mut_ptr(), x)
+        }
+    }
+
     /// Pairs of two rows.
     fn zip(self, out: &mut [u32], low: &[f32], high: &[f32]) {
         assert!(out.len() == low.len() && out.len() == high.len(), "pairs of rows of {} and {}", low.len(), high.len());
@@ -362,15 +396,61 @@ mod x86 {
         bits(_mm512_cvtne2ps_pbh(high, low))
     }
 
+    /// 32 elements as pairs. Without a mask, since the CPU does not forward what was just stored under one.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and BF16.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn whole_pairs(x: &[f32; 32]) -> __m512i {
+        // SAFETY: 32 elements.
+        unsafe { bits(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x[16..].as_ptr()), _mm512_loadu_ps(x.as_ptr()))) }
+    }
+
     /// # Safety
     /// The machine has AVX-512 F, BW and BF16; `x.len().div_ceil(2)` elements at `out` are valid for writes.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn row(out: *mut u32, x: &[f32]) {
-        for from in (0..x.len()).step_by(32) {
-            let n = (x.len() - from).min(32);
-            let mask = lanes(n.div_ceil(2)) as u16;
-            // SAFETY: `n` elements are left of `x`, and a pair for every two of them of `out`.
-            unsafe { _mm512_mask_storeu_epi32(out.add(from / 2).cast(), mask, pairs(x.as_ptr().add(from), n)) };
+        let (whole, rest) = x.as_chunks::<32>();
+        // SAFETY: there is a pair for every two elements of `x`, and masked loads and stores touch no more.
+        unsafe {
+            for (i, x) in whole.iter().enumerate() {
+                _mm512_storeu_si512(out.add(i * 16).cast(), whole_pairs(x));
+            }
+            if !rest.is_empty() {
+                let mask = lanes(rest.len().div_ceil(2)) as u16;
+                _mm512_mask_storeu_epi32(out.add(whole.len() * 16).cast(), mask, pairs(rest.as_ptr(), rest.len()));
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`row`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(super) unsafe fn round(out: *mut u32, x: &mut [f32]) {
+        let halves = |pairs| {
+            let rounded = |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+            [rounded(_mm512_castsi512_si256(pairs)), rounded(_mm512_extracti64x4_epi64::<1>(pairs))]
+        };
+        let (whole, rest) = x.as_chunks_mut::<32>();
+        let done = whole.len();
+        // SAFETY: as in `row`.
+        unsafe {
+            for (i, x) in whole.iter_mut().enumerate() {
+                let pairs = whole_pairs(x);
+                _mm512_storeu_si512(out.add(i * 16).cast(), pairs);
+                let [low, high] = halves(pairs);
+                _mm512_storeu_ps(x.as_mut_ptr(), low);
+                _mm512_storeu_ps(x[16..].as_mut_ptr(), high);
+            }
+            if !rest.is_empty() {
+                let (n, mask) = (rest.len(), lanes(rest.len()));
+                let pairs = pairs(rest.as_ptr(), n);
+                _mm512_mask_storeu_epi32(out.add(done * 16).cast(), lanes(n.div_ceil(2)) as u16, pairs);
+                let [low, high] = halves(pairs);
+                _mm512_mask_storeu_ps(rest.as_mut_ptr(), mask as u16, low);
+                _mm512_mask_storeu_ps(rest.as_mut_ptr().wrapping_add(16), (mask >> 16) as u16, high);
+            }
         }
     }
 
@@ -382,19 +462,19 @@ mod x86 {
         let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
         // SAFETY: 32 words.
         let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
-        for from in (0..out.len()).step_by(16) {
-            let n = (out.len() - from).min(16);
-            let mask = lanes(n) as u16;
-            // SAFETY: masked loads and stores touch `n` elements, so many are left.
-            unsafe {
-                let low = _mm512_maskz_loadu_ps(mask, low.add(from));
-                let high = _mm512_maskz_loadu_ps(mask, high.add(from));
-                let halves = bits(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_mask_storeu_epi32(
-                    out.as_mut_ptr().add(from).cast(),
-                    mask,
-                    _mm512_permutexvar_epi16(order, halves),
-                );
+        let zipped = |low, high| _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(high, low)));
+        let (whole, rest) = out.as_chunks_mut::<16>();
+        let done = whole.len() * 16;
+        // SAFETY: as many elements are at `low` and `high`; masked loads and stores touch no more.
+        unsafe {
+            for (i, out) in whole.iter_mut().enumerate() {
+                let pairs = zipped(_mm512_loadu_ps(low.add(i * 16)), _mm512_loadu_ps(high.add(i * 16)));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
+            }
+            if !rest.is_empty() {
+                let mask = lanes(rest.len()) as u16;
+                let load = |row: *const f32| _mm512_maskz_loadu_ps(mask, row.add(done));
+                _mm512_mask_storeu_epi32(rest.as_mut_ptr().cast(), mask, zipped(load(low), load(high)));
             }
         }
     }
@@ -439,12 +519,16 @@ mod tests {
         pack_panels(isa, &mut as_panels, view);
         let mut transposed = untouched(k.div_ceil(2) * rows.next_multiple_of(PANEL));
         pack_transposed_panels(isa, &mut transposed, view);
+        let mut rounded = View::rows(&x, rows, k, k + 3).row(0, 0..k).to_vec();
+        let mut of_rounded = untouched(k.div_ceil(2));
+        pack_and_round(isa, &mut of_rounded, &mut rounded);
+        let rounded = rounded.into_iter().map(f32::to_bits).collect();
         // What fills the last panel may be anything.
         for (panel, transposed) in transposed.chunks_exact_mut(k.div_ceil(2) * PANEL).enumerate() {
             let n = PANEL.min(rows - panel * PANEL);
             transposed.chunks_exact_mut(PANEL).for_each(|pair| pair[n..].fill(0));
         }
-        vec![as_rows, as_panels, transposed]
+        vec![as_rows, as_panels, transposed, of_rounded, rounded]
     }
 
     #[test]
