@@ -56,6 +56,7 @@ impl Tiles {
 }
 
 /// One tile of a product.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "no machine has `Tiles` but x86-64"))]
 pub(super) struct Tile<'a> {
     pub(super) strip: &'a Strip,
     /// `[depth][PANEL]`.
