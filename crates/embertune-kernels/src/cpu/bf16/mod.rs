@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::cpu::buffer::Pool;
 use pack::{PANEL, Panels, Rows};
-use tile::{MultiplyPairs, Start, TILE, Tile};
+use tile::{LINE, MultiplyPairs, Start, TILE, Tile};
 
 /// Rows of the output in one task: 8 tiles. With [`PAIRS`], the left side of a task is 96 x 256 pairs = 98 KB, which stays in L2. Twice as many took
 /// 2 % more time on short texts, whose narrow products are few tasks.
@@ -96,6 +96,7 @@ pub(crate) unsafe fn product_on_thread(
                 row_stride: left.row_stride,
                 pair_stride: left.pair_stride,
                 right,
+                next: &[],
                 n_pairs,
                 n_rows: TILE.min(m - row),
                 n_columns: PANEL.min(n - column),
@@ -179,6 +180,9 @@ impl<'a> Product<'a> {
         for first in (0..n_pairs.max(1)).step_by(PAIRS) {
             let pairs = first..n_pairs.min(first + PAIRS);
             for panel in panels.clone() {
+                // The first tiles of a panel bring the next one along.
+                let next = if panel + 1 < panels.end { self.right.part(panel + 1, pairs.clone()) } else { &[] };
+                let mut next = next.chunks(pairs.len().max(1) * LINE);
                 for row in rows.clone().step_by(TILE) {
                     let columns = panel * PANEL..n.min((panel + 1) * PANEL);
                     let n_rows = TILE.min(rows.end - row);
@@ -196,6 +200,7 @@ impl<'a> Product<'a> {
                         row_stride,
                         pair_stride,
                         right: self.right.part(panel, pairs.clone()),
+                        next: next.next().unwrap_or_default(),
                         n_pairs: pairs.len(),
                         n_rows,
                         n_columns: columns.len(),

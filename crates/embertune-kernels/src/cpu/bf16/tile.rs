@@ -5,6 +5,9 @@ use crate::cpu::bf16::pack::PANEL;
 /// Rows of a tile. 12 x 32 sums leave registers for two of the right side; each pair of the left side is broadcast from memory.
 pub(crate) const TILE: usize = 12;
 
+/// Pairs in a cache line.
+pub(crate) const LINE: usize = 16;
+
 /// What the sums of a product start with.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a> {
@@ -24,6 +27,9 @@ pub(crate) struct Tile<'a> {
     pub(crate) pair_stride: usize,
     /// `[n_pairs][PANEL]`.
     pub(crate) right: &'a [u32],
+    /// What will be read soon, of which a line for every pair is brought into L2.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "the portable tile leaves it to the CPU"))]
+    pub(crate) next: &'a [u32],
     pub(crate) n_pairs: usize,
     /// Rows of the output, `1..=TILE`.
     pub(crate) n_rows: usize,
@@ -129,7 +135,7 @@ unsafe fn emulated_tile(tile: &Tile<'_>) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{PANEL, Start, Tile};
+    use super::{LINE, PANEL, Start, Tile};
 
     /// # Safety
     /// The machine has AVX-512 F, BW and BF16. `M` rows of `tile.out`, of `n_columns <= 32` elements each, are valid for reads and
@@ -151,7 +157,11 @@ mod x86 {
                     [_mm512_maskz_loadu_ps(mask_low, from), _mm512_maskz_loadu_ps(mask_high, from.wrapping_add(16))];
             }
             let (mut left, mut right) = (tile.left.as_ptr(), tile.right.as_ptr());
+            // A prefetch may be of any address.
+            let mut next = if tile.next.is_empty() { right } else { tile.next.as_ptr() };
             for _ in 0..tile.n_pairs {
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                next = next.wrapping_add(LINE);
                 let low = pairs(_mm512_loadu_si512(right.cast()));
                 let high = pairs(_mm512_loadu_si512(right.add(16).cast()));
                 for (i, sums) in sums.iter_mut().enumerate() {
