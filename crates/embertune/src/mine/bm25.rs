@@ -96,6 +96,8 @@ impl Bm25 {
         if k < hits.len() {
             hits.select_nth_unstable_by(k, order);
             hits.truncate(k);
+            // A common word makes a candidate of every text of the pool, and all queries' lists are kept.
+            hits.shrink_to_fit();
         }
         hits.sort_unstable_by(order);
         hits
@@ -169,5 +171,12 @@ mod tests {
         }
         let fewer = index.top_k(&queries, 2, &Silent);
         assert!(fewer.iter().zip(&found).all(|(few, all)| few[..] == all[..all.len().min(2)]));
+    }
+
+    #[test]
+    fn a_list_takes_the_memory_of_its_hits_not_of_all_texts_with_a_common_word() {
+        let texts: Vec<_> = (0..10_000).map(|i| format!("the text {i}")).collect();
+        let found = Bm25::new(&texts).top_k(&["the text 7", "the"], 5, &Silent);
+        assert!(found.iter().all(|hits| hits.len() == 5 && hits.capacity() < 100));
     }
 }
