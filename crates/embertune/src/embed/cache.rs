@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -25,8 +25,11 @@ use crate::text::Role;
 
 /// Changes whenever the files are laid out otherwise.
 const FORMAT: u8 = 1;
-/// So many new vectors are made, then written: what an interruption loses at most.
+/// So many new vectors are made at most, then written.
 pub(crate) const SLICE: usize = 4096;
+/// A slice of texts ends at so many bytes of them: what an interruption loses at most. About 250,000 tokens, which a BERT-base takes a
+/// minute or two for on two cores.
+const SLICE_BYTES: usize = 1 << 20;
 /// Key (16 bytes), checksum of the vector (8), whether its text was cut (1).
 const ENTRY: usize = 25;
 /// The most that its files may take, where nobody says, in GB.
@@ -126,7 +129,7 @@ impl VectorCache {
             progress.start(&format!("embedding {}", plural(role)), missing.len() as u64);
             // The longest first, as within a call.
             missing.sort_by_key(|text| std::cmp::Reverse(texts[*text].len()));
-            for slice in missing.chunks(SLICE) {
+            for slice in slices(&missing, |text| texts[text].len()) {
                 let of_slice: Vec<_> = slice.iter().map(|text| texts[*text]).collect();
                 let (new, is_cut) = job.compute(model, &of_slice, progress)?;
                 for ((&text, vector), &is_cut) in slice.iter().zip(new.chunks_exact(model.dim())).zip(&is_cut) {
@@ -171,7 +174,11 @@ impl VectorCache {
                 break;
             }
             for path in paths(&self.folder, &model) {
-                fs::remove_file(&path).map_err(Error::io(&path, "delete"))?;
+                // Another process may have been faster.
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path, "delete")(error)),
+                    _ => {}
+                }
             }
             total -= bytes;
         }
@@ -227,9 +234,13 @@ impl Store {
     fn read(&mut self, keys: &[u128], vectors: &mut Vectors) -> Result<Vec<bool>> {
         let known = |(text, key): (usize, &u128)| self.entries.get(key).map(|entry| (*entry, text));
         let mut known: Vec<_> = keys.iter().enumerate().filter_map(known).collect();
+        let mut is_made = vec![false; keys.len()];
+        // Another process may have needed the room since the entries were read.
+        if known.is_empty() || !self.vectors.exists() {
+            return Ok(is_made);
+        }
         // In the order of the file.
         known.sort_unstable_by_key(|(entry, text)| (entry.row, *text));
-        let mut is_made = vec![false; keys.len()];
         let fill = || {
             let mut file = BufReader::with_capacity(1 << 20, File::open(&self.vectors)?);
             let mut bytes = vec![0; self.dim * size_of::<f32>()];
@@ -251,14 +262,15 @@ impl Store {
         Ok(is_made)
     }
 
-    /// Adds the vectors `new`; to the files only where they may grow. Another process may have added some meanwhile.
+    /// Adds the vectors `new`; to the files only where they may grow. Another process may have added some meanwhile, or deleted the files
+    /// for the room that they take.
     fn append(&self, keys: impl Iterator<Item = u128>, new: &[f32], is_cut: &[bool]) -> Result<()> {
         let bytes: Vec<u8> = new.iter().flat_map(|value| value.to_le_bytes()).collect();
         let entry = |(key, (bytes, &is_cut))| (key, Entry { row: 0, checksum: xxh3_64(bytes), is_cut });
         let entries: Vec<_> = keys.zip(bytes.chunks_exact(self.row_bytes() as usize).zip(is_cut)).map(entry).collect();
         let write = || {
-            let mut keys = OpenOptions::new().append(true).open(&self.keys)?;
-            let mut vectors = OpenOptions::new().write(true).open(&self.vectors)?;
+            let mut keys = OpenOptions::new().create(true).append(true).open(&self.keys)?;
+            let mut vectors = OpenOptions::new().create(true).truncate(false).write(true).open(&self.vectors)?;
             keys.lock()?;
             let n_rows = keys.metadata()?.len() / ENTRY as u64;
             let end = n_rows * self.row_bytes();
@@ -291,6 +303,21 @@ impl Entry {
     }
 }
 
+/// Cuts a list of texts into parts of at most [`SLICE`] texts and [`SLICE_BYTES`], but at least one text.
+fn slices(texts: &[usize], n_bytes: impl Fn(usize) -> usize) -> impl Iterator<Item = &[usize]> {
+    let mut rest = texts;
+    std::iter::from_fn(move || {
+        let mut sum = n_bytes(*rest.first()?);
+        let more = rest[1..].iter().take(SLICE - 1).take_while(|&&text| {
+            sum += n_bytes(text);
+            sum <= SLICE_BYTES
+        });
+        let (slice, after) = rest.split_at(1 + more.count());
+        rest = after;
+        Some(slice)
+    })
+}
+
 fn paths(folder: &Path, model: &str) -> [PathBuf; 2] {
     ["keys", "vectors"].map(|kind| folder.join(format!("{model}.{kind}")))
 }
@@ -313,4 +340,23 @@ fn key_of(text: &str, role: Role) -> u128 {
     }]);
     hash.update(text.as_bytes());
     hash.digest128()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_hold_every_text_once_within_both_bounds() {
+        let cut = |n_bytes: &[usize]| {
+            let texts: Vec<_> = (0..n_bytes.len()).collect();
+            let slices: Vec<_> = slices(&texts, |text| n_bytes[text]).map(<[usize]>::to_vec).collect();
+            assert_eq!(slices.concat(), texts);
+            slices.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        let half = SLICE_BYTES / 2;
+        assert_eq!(cut(&[3 * half, half + 1, half, half, 1, half - 1]), [1, 1, 2, 2]);
+        assert_eq!(cut(&vec![1; 2 * SLICE + 1]), [SLICE, SLICE, 1]);
+        assert_eq!(cut(&[]), [0; 0]);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use embertune::embed::Vectors;
 use embertune::embed::cache::{Embedding, VectorCache};
 use embertune::model::{EmbeddingModel, Overrides};
-use embertune::progress::Silent;
+use embertune::progress::{Progress, Silent};
 use embertune::text::Role;
 use embertune_kernels::cpu::Cpu;
 
@@ -126,4 +126,31 @@ fn the_folder_keeps_within_its_limit_and_the_model_of_before_goes_first() {
     let (queries, _) = embed(&base, &cache, &TEXTS, Role::Query);
     assert_eq!(queries, without_cache(&base, &TEXTS, Role::Query));
     assert!(size() <= cache.limit_bytes);
+}
+
+/// Another process, which needs the room of the files in this folder whenever a text is embedded.
+struct Greedy<'a>(&'a Path);
+
+impl Progress for Greedy<'_> {
+    fn start(&self, _what: &str, _total: u64) {}
+    fn advance(&self, _n: u64) {
+        for file in fs::read_dir(self.0).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+    }
+    fn finish(&self) {}
+    fn warn(&self, _message: &str) {}
+    fn note(&self, _message: &str) {}
+}
+
+#[test]
+fn files_that_another_process_deletes_meanwhile_begin_anew() {
+    let (Some(model), folder) = (model(&Overrides::default()), tempfile::tempdir().unwrap()) else { return };
+    let cache = cache(folder.path());
+    embed(&model, &cache, &["older"], Role::Passage);
+    let greedy = Greedy(&cache.folder);
+    let vectors = Embedding { cache: Some(&cache), ..3.into() }.embed(&model, &TEXTS, Role::Passage, &greedy).unwrap();
+    assert_eq!(vectors, without_cache(&model, &TEXTS, Role::Passage));
+    assert_eq!(embed(&model, &cache, &TEXTS[2..], Role::Passage).1, 0);
+    assert_eq!(embed(&model, &cache, &["older"], Role::Passage).1, 1);
 }
