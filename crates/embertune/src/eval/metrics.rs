@@ -67,7 +67,7 @@ impl Metric {
         let top = &ranked[..k.min(ranked.len())];
         let ranks_found = || (1..).zip(top).filter(|&(_, &grade)| grade >= 1).map(|(rank, _)| f64::from(rank));
         let n_found = ranks_found().count() as f64;
-        match self {
+        let value = match self {
             Metric::Mrr => ranks_found().next().map_or(0.0, |rank| 1.0 / rank),
             Metric::Hit => f64::from(n_found > 0.0),
             Metric::Recall => n_found / n_relevant as f64,
@@ -85,7 +85,9 @@ impl Metric {
                 ideal.sort_unstable_by(|a, b| b.cmp(a));
                 dcg(top) / dcg(&ideal[..k.min(ideal.len())])
             }
-        }
+        };
+        // The sum of nothing is -0.
+        value + 0.0
     }
 }
 

@@ -162,3 +162,12 @@ fn what_holds_for_any_ranking() {
         }
     }
 }
+
+#[test]
+fn what_is_not_found_has_a_zero_without_sign() {
+    for metric in Metric::ALL {
+        for ranked in [&[][..], &[0, 0]] {
+            assert!(metric.at(10, ranked, &[1, 2]).is_sign_positive(), "{metric:?}");
+        }
+    }
+}
