@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use embertune::Result;
 use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repaired};
 use embertune::data::atomic::{check_writable, write_file};
-use embertune::data::{Columns, Example, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by};
+use embertune::data::{
+    Columns, Example, Scores, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by,
+};
 use embertune::progress::{Progress, Silent};
 use embertune_kernels::cpu::Cpu;
 
@@ -60,9 +62,17 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     Ok(diagnostics::exit_code(is_found))
 }
 
-/// Rows with their scores if they have some. What has scores of another form is read without.
+/// Rows with their scores if they have some. What has scores of another form is read without, and pairs with the label 1 or 0 are rows
+/// with right and wrong answers.
 fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
-    read_scored_examples_by(path, columns, progress).or_else(|_| read_examples_by(path, columns, progress))
+    let scored =
+        read_scored_examples_by(path, columns, progress).or_else(|_| read_examples_by(path, columns, progress))?;
+    let may_be_label = |example: &Example| [Scores::Pair(0.0), Scores::Pair(1.0)].contains(&example.scores);
+    if !scored.iter().all(may_be_label) {
+        return Ok(scored);
+    }
+    let labeled = read_examples_by(path, columns, &Silent).ok().filter(|rows| rows.len() < scored.len());
+    Ok(labeled.unwrap_or(scored))
 }
 
 fn fix(path: &Path, args: &AuditArgs, examples: &[Example], audit: &Audit, progress: &dyn Progress) -> Result<()> {

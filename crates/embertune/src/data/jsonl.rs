@@ -3,6 +3,7 @@
 //! The first row that is not what it should be ends the reading, with file, line and what to do. What is accepted
 //! although it deserves a word (a string where a list belongs, fields that are not used) is said once per file, with counts.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::data::columns::Columns;
 use crate::data::example::{Example, Scores};
 use crate::data::files::{self, for_each_row, for_each_text};
+use crate::data::identity::TextId;
 use crate::data::lines::Lines;
 use crate::data::object::Object;
 use crate::error::{Error, Result};
@@ -26,10 +28,12 @@ pub struct Row {
 
 /// Reads training or evaluation rows `{"query": str, "pos": [str], "neg": [str]}`. `neg` may be absent. Blank lines are skipped.
 ///
-/// Other fields, such as FlagEmbedding's `pos_scores` and `prompt`, are not used, which is said once.
+/// Other fields, such as FlagEmbedding's `pos_scores` and `prompt`, are not used, which is said once. Where all rows are pairs with a
+/// `label` of 1 or 0, those with 0 are no rows: their texts are negatives of their queries.
 ///
 /// # Errors
-/// A row that is not valid JSON or not UTF-8, a field missing or of a wrong type, an empty text, an empty `pos`, no rows at all.
+/// A row that is not valid JSON or not UTF-8, a field missing or of a wrong type, an empty text, an empty `pos`, no rows at all, labels
+/// that are all 0.
 pub fn read_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example>> {
     read_examples_by(path, &Columns::default(), progress)
 }
@@ -40,14 +44,17 @@ pub fn read_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example
 /// Those of [`read_examples`].
 pub fn read_examples_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
     let mut unused = Remark::default();
+    let mut labels = Labels::default();
     let mut examples = Vec::new();
     for_each_example(path, columns, progress, |example, fields| {
         for field in fields.keys().filter(|field| !matches!(field.as_str(), "query" | "pos" | "neg")) {
             unused.add(field, example.line);
         }
+        labels.add(&example, &fields);
         examples.push(example);
     })?;
-    for (field, n, line) in unused.seen {
+    let are_labels = labels.apply(path, &mut examples, |example| example, progress)?;
+    for (field, n, line) in unused.seen.into_iter().filter(|(field, ..)| !are_labels || field != LABEL) {
         progress.note(&format!("{}:{line}: field `{field}` is not used (rows that have it: {n})", path.display()));
     }
     Ok(examples)
@@ -66,8 +73,20 @@ pub fn read_rows(path: &Path, progress: &dyn Progress) -> Result<Vec<Row>> {
 /// # Errors
 /// Those of [`read_examples`].
 pub fn read_rows_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Row>> {
+    let mut labels = Labels::default();
     let mut rows = Vec::new();
-    for_each_example(path, columns, progress, |example, fields| rows.push(Row { example, fields }))?;
+    for_each_example(path, columns, progress, |example, fields| {
+        labels.add(&example, &fields);
+        rows.push(Row { example, fields });
+    })?;
+    if labels.apply(path, &mut rows, |row| &mut row.example, progress)? {
+        for row in &mut rows {
+            row.fields.shift_remove(LABEL);
+            if !row.example.negatives.is_empty() {
+                row.fields.insert("neg".into(), row.example.negatives.clone().into());
+            }
+        }
+    }
     Ok(rows)
 }
 
@@ -268,6 +287,81 @@ pub(super) fn not_empty(path: &Path, n: usize, form: &str) -> Result<()> {
         return Err(Error::Data { path: path.into(), problem: "the file has no rows".into(), hint });
     }
     Ok(())
+}
+
+/// The field of [`Labels`].
+const LABEL: &str = "label";
+
+/// Whether the text of a pair answers its query, as far as all rows of a file say so.
+struct Labels(Option<Vec<bool>>);
+
+impl Default for Labels {
+    fn default() -> Self {
+        Labels(Some(Vec::new()))
+    }
+}
+
+/// Whether the only text of a row is a right answer (1) or a wrong one (0), where the row says it.
+pub(super) fn label_of(n_texts: usize, fields: &Map<String, Value>) -> Option<bool> {
+    let label = fields.get(LABEL).filter(|_| n_texts == 1)?;
+    label.as_bool().or_else(|| [0.0, 1.0].iter().position(|number| label.as_f64() == Some(*number)).map(|one| one == 1))
+}
+
+impl Labels {
+    fn add(&mut self, example: &Example, fields: &Map<String, Value>) {
+        let label = label_of(example.positives.len() + example.negatives.len(), fields);
+        self.0 = self.0.take().zip(label).map(|(mut labels, label)| {
+            labels.push(label);
+            labels
+        });
+    }
+
+    /// Takes the wrong pairs out of `rows`, and gives their texts to the right pairs of the same query as negatives. Says whether the
+    /// rows were such pairs.
+    fn apply<T>(
+        self,
+        path: &Path,
+        rows: &mut Vec<T>,
+        example: impl Fn(&mut T) -> &mut Example,
+        progress: &dyn Progress,
+    ) -> Result<bool> {
+        let Some(labels) = self.0.filter(|labels| labels.contains(&false)) else { return Ok(false) };
+        let mut wrong: HashMap<TextId, (bool, Vec<String>)> = HashMap::new();
+        let mut is_right = labels.iter();
+        rows.retain_mut(|row| {
+            let example = example(row);
+            if is_right.next() == Some(&true) {
+                return true;
+            }
+            let (_, texts) = wrong.entry(TextId::of(&example.query)).or_default();
+            texts.append(&mut example.positives);
+            false
+        });
+        for row in &mut *rows {
+            let example = example(row);
+            if let Some((has_right, texts)) = wrong.get_mut(&TextId::of(&example.query)) {
+                *has_right = true;
+                example.negatives.clone_from(texts);
+            }
+        }
+        if rows.is_empty() {
+            return Err(Error::Data {
+                path: path.into(),
+                problem: format!("every `{LABEL}` is 0, so no query has a right answer"),
+                hint: Some("right answers have the label 1; `--loss contrastive` learns from wrong pairs, too".into()),
+            });
+        }
+        let (n, n_right, place) = (labels.len(), rows.len(), path.display());
+        progress.note(&format!(
+            "{place}: `{LABEL}` says which of the {n} pairs are right: {n_right} rows, the {} wrong ones are negatives of their queries",
+            n - n_right
+        ));
+        let n_without = wrong.values().filter(|(has_right, _)| !has_right).count();
+        if n_without > 0 {
+            progress.warn(&format!("{place}: {n_without} queries have no right pair and are left out"));
+        }
+        Ok(true)
+    }
 }
 
 /// Fields that deserve a word: `(field, how many rows, first line)`.

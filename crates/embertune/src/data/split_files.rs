@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::atomic::write_folder;
 use super::columns::Columns;
 use super::files::for_each_row;
-use super::jsonl::{ROWS, not_empty};
+use super::jsonl::{ROWS, label_of, not_empty};
 use super::source::Raw;
 use super::split::{Side, SplitSettings, SplitSummary, Splitter};
 use crate::error::{Error, Result};
@@ -52,7 +52,11 @@ pub fn split_files(
                 None => heading = Some(this.to_vec()),
             }
             let query = object.text("query")?;
-            let positives = object.texts("pos")?.texts;
+            let mut positives = object.texts("pos")?.texts;
+            if label_of(positives.len(), &object.fields) == Some(false) && !object.has("neg") {
+                // A wrong answer that several queries share ties nothing.
+                positives.clear();
+            }
             splitter.add(&query, positives.iter().map(String::as_str));
             Ok(())
         })?;

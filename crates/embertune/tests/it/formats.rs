@@ -70,6 +70,37 @@ fn tuples_scores_and_labels_are_read_from_tables() {
 }
 
 #[test]
+fn texts_with_the_label_zero_are_negatives_of_their_query_and_no_right_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.csv");
+    let said = Said::default();
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        read_examples(&path, &said)
+    };
+    let lists = |rows: Vec<Example>| rows.into_iter().map(|row| (row.query, row.positives, row.negatives));
+    let row = |query: &str, positive: &str, negatives: &[&str]| {
+        (query.to_string(), vec![positive.to_string()], negatives.iter().map(|text| text.to_string()).collect())
+    };
+    let text = "query,passage,label\nq,a,0\nq,b,1\nr,b,1\nq,c,1\nq,d,0\ns,a,0\n";
+    let expected = [row("q", "b", &["a", "d"]), row("r", "b", &[]), row("q", "c", &["a", "d"])];
+    assert!(lists(read(text).unwrap()).eq(expected.clone()));
+    let lines = said.lines().join("\n");
+    assert!(lines.contains("which of the 6 pairs are right: 3 rows, the 3 wrong ones are negatives"), "{lines}");
+    assert!(lines.contains("1 queries have no right pair") && !lines.contains("not used"), "{lines}");
+    let rows = read_rows(&path, &Silent).unwrap();
+    assert_eq!(serde_json::json!(rows[0].fields).to_string(), r#"{"query":"q","pos":["b"],"neg":["a","d"]}"#);
+    assert!(lists(rows.into_iter().map(|row| row.example).collect()).eq(expected));
+
+    let error = read("query,passage,label\nq,a,0\n").unwrap_err();
+    assert!(error.to_string().contains("every `label` is 0") && error.hint().is_some(), "{error}");
+    // Another kind of label says nothing about answers.
+    for other in ["query,passage,label\nq,a,0\nr,b,2\n", "query,passage,label\nq,a,0\nr,b,\n"] {
+        assert_eq!(read(other).unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn columns_are_named_by_the_user_and_a_missing_one_says_how() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("faq.csv");

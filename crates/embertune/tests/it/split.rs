@@ -163,3 +163,15 @@ fn rows_keep_their_bytes_and_nothing_is_overwritten() {
         .concat();
     assert!(records.iter().all(|record| all.contains(record)) && all.len() == records.concat().len());
 }
+
+#[test]
+fn a_wrong_answer_that_queries_share_ties_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.csv");
+    let pairs = |i: usize| format!("{0},right {i},1\n{0},wrong {1},0\n", query(i), i / 10);
+    fs::write(&path, format!("query,passage,label\n{}", (0..30).map(pairs).collect::<String>())).unwrap();
+    let settings = SplitSettings::default();
+    let made = split_files(&path, &Columns::default(), &folder.path().join("out"), &settings, &Silent).unwrap();
+    assert_eq!((made.summary.n_sharing, made.summary.n_queries), (0, [24, 3, 3]));
+    assert_eq!(made.summary.n_rows, [48, 6, 6]);
+}
