@@ -65,7 +65,7 @@ impl RunFolder {
     /// Makes the folder for what is written as the run goes on, or finds that of an interrupted run.
     ///
     /// # Errors
-    /// `output` exists and is not to be replaced, or is no model folder; checkpoints of an interrupted run are there and are not
+    /// `output` exists, not empty, and is not to be replaced, or is no model folder; checkpoints of an interrupted run are there and are not
     /// to be resumed; there is nothing to resume; another process trains into the folder.
     pub fn open(output: &Path, overwrite: bool, resume: Option<&Resume>) -> Result<Self> {
         let setting = |problem: String, hint: &str| Error::Setting { problem, hint: Some(hint.into()) };
@@ -81,6 +81,15 @@ impl RunFolder {
         } else {
             None
         };
+        if is_empty(output) && !output.is_symlink() {
+            // As if it were not there. One that has to stay would otherwise end the run when everything is done.
+            fs::remove_dir(output).map_err(|error| {
+                setting(
+                    format!("`--output_dir {place}` is an empty folder that cannot be replaced: {error}"),
+                    "a mounted folder stays where it is: name a new folder in it",
+                )
+            })?;
+        }
         if output.exists() && !overwrite {
             return Err(setting(
                 format!("`--output_dir {place}` exists"),
@@ -91,7 +100,7 @@ impl RunFolder {
             ));
         }
         // Nothing is deleted on the strength of a flag that was not made by us, or is not at least a model.
-        if output.exists() && !is_empty(output) && !output.join("config.json").is_file() {
+        if output.exists() && !output.join("config.json").is_file() {
             return Err(setting(
                 format!("`--output_dir {place}` is not a model folder, and is not replaced"),
                 "name a new folder",
@@ -156,7 +165,9 @@ impl RunFolder {
             let stem = name.strip_suffix(".jsonl").unwrap_or(name);
             let number =
                 [CHECKPOINT, BEST, MINED].iter().find_map(|kind| stem.strip_prefix(kind)?.parse::<usize>().ok());
-            number.is_some_and(|number| number > step) || name.starts_with('.') || name == LAST
+            // A run that was stopped in its evaluation evaluates the step of the checkpoint again.
+            let is_found_later = name.starts_with(BEST) && number == Some(step) && best != number;
+            number.is_some_and(|number| number > step) || is_found_later || name.starts_with('.') || name == LAST
         };
         clear(&self.partial, later)?;
         let mut rewrite = || -> io::Result<()> {
@@ -205,12 +216,16 @@ impl RunFolder {
         self.log.write_all(&line).map_err(Error::io(path, "write"))
     }
 
-    /// Writes `checkpoint-<step>`; then removes the oldest checkpoints beyond `limit`, and best models that no checkpoint counts on.
+    /// Writes `checkpoint-<step>`, unless it is there: the run goes on from it then, or was stopped right after it. Then removes the oldest
+    /// checkpoints beyond `limit`, and best models that no checkpoint counts on.
     ///
     /// # Errors
     /// Those of [`EmbeddingModel::save`]. The checkpoints before are as they were, then.
     pub fn checkpoint<O: Ops>(&self, trainer: &Trainer<'_, O>, state: &State, limit: Option<usize>) -> Result<PathBuf> {
         let folder = self.partial.join(format!("{CHECKPOINT}{}", trainer.steps_done()));
+        if folder.is_dir() {
+            return Ok(folder);
+        }
         trainer.model().save_with(&folder, |folder| state.write(trainer, &self.partial.join(LOG), folder))?;
         let all = checkpoints(&self.partial);
         let keep = limit.map_or(all.len(), |limit| limit.max(1));
@@ -452,6 +467,16 @@ mod tests {
         fs::write(output.join("config.json"), "{}").unwrap();
         open(&output, true).unwrap();
         assert!(output.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn an_empty_folder_is_as_none() {
+        let root = tempfile::tempdir().unwrap();
+        let output = root.path().join("model");
+        for resume in [None, Some(&Resume::Last)] {
+            fs::create_dir(&output).unwrap();
+            RunFolder::open(&output, false, resume).unwrap();
+        }
     }
 
     #[test]

@@ -156,6 +156,9 @@ pub struct SoFar {
     pub temperature: Option<LearnedTemperature>,
     /// After which steps the run was interrupted and resumed.
     pub resumed_after: Vec<usize>,
+    /// The step after which it was interrupted before it was evaluated, as was due.
+    #[serde(default)]
+    pub unevaluated: Option<StepReport>,
 }
 
 impl SoFar {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::mine::output::write_examples;
 use crate::mine::{MineSettings, Review, VectorSource, search_and_choose};
 use crate::model::EmbeddingModel;
-use crate::progress::{Progress, Silent};
+use crate::progress::{Progress, Quiet, Silent};
 use crate::train::cadence::{Cadence, Strategy};
 use crate::train::dataset::TrainingSet;
 use crate::train::loss_settings::Reads;
@@ -208,18 +208,20 @@ impl Rounds {
         self.pool.len()
     }
 
-    /// Mines with `model`, which is the same on all `ranks`. `set` is what its rows train on until now.
+    /// Mines with `model`, which is the same on all `ranks`. `set` is what its rows train on until now. Nothing of it is said to `progress`.
     ///
     /// # Errors
-    /// Those of mining.
+    /// Those of mining; [`Error::Stopped`] where `progress` wants it to end.
     pub fn mine<O: Ops>(
         &self,
         model: &EmbeddingModel<O>,
         set: &TrainingSet,
         ranks: &dyn Communicator,
+        progress: &dyn Progress,
     ) -> Result<Round> {
         let source = VectorSource::Model(model).among(ranks);
-        let chosen = search_and_choose(source, &self.rows, &self.pool, &Review::default(), &self.settings, &Silent)?;
+        let (review, quiet) = (Review::default(), Quiet(progress));
+        let chosen = search_and_choose(source, &self.rows, &self.pool, &review, &self.settings, &quiet)?;
         let mut round = Round { negatives: Vec::with_capacity(self.rows.len()), n_kept: 0, share_new: 0.0 };
         let (mut n_new, mut n_all) = (0, 0);
         for (i, Row { example, .. }) in self.rows.iter().enumerate() {

@@ -560,7 +560,11 @@ impl<O: Ops> Run<'_, O> {
             self.evaluate(0.0)?;
         }
         observer.training_begins(&plan, self.trainer.steps_done());
-        while !self.stops_early() {
+        let mut is_over = match self.so_far.unevaluated.take() {
+            Some(report) => self.after_step(&report)?,
+            None => self.stops_early(),
+        };
+        while !is_over {
             self.mine_again()?;
             let before =
                 self.so_far.guards.watches_weights(self.trainer.learning_rate()).then(|| self.trainer.weight_norms());
@@ -572,31 +576,49 @@ impl<O: Ops> Run<'_, O> {
                 observer.warn(&unchanged(&report));
             }
             self.take_in(&report, took, self.ranks.so_far() - traffic_before)?;
-            let is_last = report.step == plan.total_steps;
-            if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
-                self.evaluate(report.epoch)?;
-            }
-            if self.stops_early() && !self.so_far.window.is_empty() {
-                self.log(&report)?;
-            }
-            if is_last || self.stops_early() {
-                break;
-            }
-            // Whoever is asked to stop asks all; when to save is up to rank 0.
-            let asked = gather(self.ranks, Ok((observer.is_stop_requested(), self.saves.is_due(report.step))))?;
-            let stops = asked.iter().any(|(stops, _)| *stops);
-            if stops || asked[0].1 {
-                let checkpoint = self.checkpoint(self.settings.save_total_limit)?;
-                observer.saved(&checkpoint);
-                if stops {
-                    return Err(Error::Interrupted { step: report.step, checkpoint });
-                }
-            }
+            is_over = self.after_step(&report)?;
         }
         self.trainer.check_in_step()?;
         observer.training_ends();
         self.say_how_it_ended();
         Ok(())
+    }
+
+    /// Evaluates and saves, where that is due after a step that was counted. Whether it was the last one.
+    fn after_step(&mut self, report: &StepReport) -> Result<bool> {
+        let is_last = report.step == self.trainer.plan().total_steps;
+        if self.held_out.is_some() && (is_last || self.evaluates.is_due(report.step)) {
+            match self.evaluate(report.epoch) {
+                Err(Error::Stopped) => {
+                    self.so_far.unevaluated = Some(report.clone());
+                    return self.interrupt(report.step);
+                }
+                evaluated => evaluated?,
+            }
+        }
+        if self.stops_early() && !self.so_far.window.is_empty() {
+            self.log(report)?;
+        }
+        if is_last || self.stops_early() {
+            return Ok(true);
+        }
+        // Whoever is asked to stop asks all; when to save is up to rank 0.
+        let asked = gather(self.ranks, Ok((self.observer.is_stop_requested(), self.saves.is_due(report.step))))?;
+        if asked.iter().any(|(stops, _)| *stops) {
+            return self.interrupt(report.step);
+        }
+        if asked[0].1 {
+            let checkpoint = self.checkpoint(self.settings.save_total_limit)?;
+            self.observer.saved(&checkpoint);
+        }
+        Ok(false)
+    }
+
+    /// Ends the run as somebody asks for, with a checkpoint of the last step.
+    fn interrupt(&mut self, step: usize) -> Result<bool> {
+        let checkpoint = self.checkpoint(self.settings.save_total_limit)?;
+        self.observer.saved(&checkpoint);
+        Err(Error::Interrupted { step, checkpoint })
     }
 
     /// The round that is due before the next step, where one is. After the last step nobody would see its negatives.
@@ -609,7 +631,11 @@ impl<O: Ops> Run<'_, O> {
         let began = Instant::now();
         self.trainer.free_memory();
         let (trainer, folder) = (&self.trainer, &self.folder);
-        let round = all_or_none(self.ranks, rounds.mine(trainer.model(), trainer.set(), self.ranks))?;
+        let mined = rounds.mine(trainer.model(), trainer.set(), self.ranks, self.stopping());
+        let round = match all_or_none(self.ranks, mined) {
+            Err(Error::Stopped) => return self.interrupt(step).map(drop),
+            mined => mined?,
+        };
         by_first(self.ranks, || folder.as_ref().map_or(Ok(()), |folder| rounds.write(&round, &folder.mined(step))))?;
         self.trainer.replace_negatives(&round.negatives)?;
         let seconds = began.elapsed().as_secs_f64();
@@ -658,14 +684,18 @@ impl<O: Ops> Run<'_, O> {
         Ok(())
     }
 
+    /// Who may stop what is done between two steps. Several ranks write a checkpoint together, so they go on to where all of them ask.
+    fn stopping(&self) -> &dyn Progress {
+        if self.ranks.size() == 1 { self.observer } else { &Silent }
+    }
+
     /// Evaluates the model, where there is something to evaluate on; keeps it where it is the best.
     fn evaluate(&mut self, epoch: f64) -> Result<()> {
         let Some(held_out) = &self.held_out else { return Ok(()) };
         let (measure, step) = (self.settings.measure(), self.trainer.steps_done());
         let began = Instant::now();
         self.trainer.free_memory();
-        // Before the first step there is nothing to lose; later the step that was evaluated.
-        let progress: &dyn Progress = if step == 0 { self.observer } else { &Silent };
+        let progress = if step == 0 { self.observer } else { self.stopping() };
         let found = held_out.evaluate(self.trainer.model(), self.settings, self.ranks, progress);
         let found = all_or_none(self.ranks, found)?;
         let scores = found.scores;

@@ -84,7 +84,7 @@ impl Plan {
 }
 
 /// What an optimizer step did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// From 1.
     pub step: usize,

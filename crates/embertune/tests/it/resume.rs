@@ -90,6 +90,31 @@ fn a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one_bit_for_bit() {
     }
 }
 
+#[test]
+fn a_run_that_is_stopped_in_an_evaluation_begins_with_it_when_it_goes_on() {
+    let Some(whole) = job() else { return };
+    whole.train().unwrap();
+    let mut job = job().unwrap();
+    // After step 4 an evaluation and a checkpoint are due.
+    let error = job.train_and_say(&Said::stopping_at(4)).unwrap_err();
+    assert!(matches!(error, Error::Interrupted { step: 4, .. }), "{error}");
+    let checkpoint = partial(&job).join("checkpoint-4");
+    let evaluated = |log: &str| log.contains(r#"{"step":4,"epoch":"#) && log.contains("eval_loss");
+    let log = fs::read_to_string(checkpoint.join("log.jsonl")).unwrap();
+    assert!(!log.lines().any(|line| line.starts_with(r#"{"step":4,"#) && evaluated(line)), "{log}");
+    // Again, where it was; then after the next step.
+    for (stop, expected) in [(0, 4), (5, 5)] {
+        job.settings.resume_from_checkpoint = Some(Resume::Path(checkpoint.clone()));
+        let error = job.train_and_say(&Said::stopping_at(stop)).unwrap_err();
+        assert!(matches!(error, Error::Interrupted { step, .. } if step == expected), "{error}");
+    }
+    // What was the best model meanwhile is found again.
+    assert!(partial(&job).join("best-4").exists());
+    job.settings.resume_from_checkpoint = Some(Resume::Path(checkpoint));
+    job.train().unwrap();
+    assert!(outcome(&job) == outcome(&whole));
+}
+
 /// What is in the output folder.
 fn names(job: &Job) -> Vec<String> {
     let entries = fs::read_dir(&job.settings.output_dir).unwrap();
