@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use embertune::comm::Wire;
 use embertune::data::Columns;
 use embertune::device::Precision;
 use embertune::embed::cache::LIMIT_GB;
@@ -198,6 +199,15 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub ranks: RankArgs,
 
+    /// Of several ranks: how their gradients are sent to be summed, fp32 or bf16, which is half as long
+    #[arg(long, value_name = "TYPE", default_value_t = default().reduce_dtype, help_heading = "Machine")]
+    pub reduce_dtype: Wire,
+
+    /// Of several ranks: each keeps the optimizer's state of its share of the weights alone, and steps them for all (ZeRO-1)
+    #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
+          value_name = "True|False", action = ArgAction::Set, help_heading = "Machine")]
+    pub shard_optimizer: bool,
+
     /// Say what the run would take, in steps, tokens, memory and time, and stop before the first step; nothing is written
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           value_name = "True|False", action = ArgAction::Set, help_heading = "Machine")]
@@ -364,6 +374,8 @@ impl TrainArgs {
             train_group_size: self.train_group_size,
             use_inbatch_neg: self.use_inbatch_neg,
             negatives_cross_device: self.negatives_cross_device,
+            reduce_dtype: self.reduce_dtype,
+            shard_optimizer: self.shard_optimizer,
             learning_rate: self.learning_rate,
             num_train_epochs: self.num_train_epochs,
             max_steps: self.max_steps.and_then(|MaxSteps(steps)| steps),

@@ -5,9 +5,11 @@
 
 pub mod agreement;
 mod counted;
+mod wire;
 
 pub use agreement::{all_or_none, by_all, by_first, expect_same, gather};
 pub use counted::{Counted, Traffic};
+pub use wire::{Wire, floats, to_bytes};
 
 use std::ops::Range;
 
@@ -17,7 +19,7 @@ use crate::error::{Error, Result};
 pub(crate) const PIECE_BYTES: usize = 1 << 26;
 /// Values that are summed at once: what is on the way and not yet added takes a few times this much memory, and a smaller piece would
 /// wait for the network more often.
-const PIECE: usize = 1 << 22;
+pub(crate) const PIECE: usize = 1 << 22;
 
 /// One of the processes that work together. They all call the same methods in the same order.
 ///
@@ -44,9 +46,15 @@ pub trait Communicator {
         (0..self.size()).filter(|&rank| self.host(rank) == here).count()
     }
 
-    /// Which of `n` things are a rank's, where each has as many, up to one, and they are in the order of the ranks.
+    /// Number of this process among those of this machine, from 0.
+    fn local_rank(&self) -> usize {
+        let here = self.host(self.rank());
+        (0..self.rank()).filter(|&rank| self.host(rank) == here).count()
+    }
+
+    /// [`share`] of these ranks.
     fn share(&self, n: usize, rank: usize) -> Range<usize> {
-        rank * n / self.size()..(rank + 1) * n / self.size()
+        share(n, rank, self.size())
     }
 
     /// What each rank has, `[size]`; lengths are free.
@@ -68,33 +76,55 @@ pub trait Communicator {
         Ok(self.all_gather_bytes(&to_bytes(own))?.iter().flat_map(|part| floats(part)).collect())
     }
 
-    /// Adds up the values of all ranks, in the order of the ranks: all of them get the same bits. Each rank adds up one part, so that
-    /// it sends and receives `2 (size - 1) / size` times the values, which is the least that there is.
+    /// Adds up the values of all ranks, in f32 and in the order of the ranks: all of them get the same bits. Each rank adds up its share,
+    /// so that it sends and receives `2 (size - 1) / size` times the values, which is the least that there is.
     ///
     /// # Errors
     /// Those of [`exchange`](Self::exchange); another number of values on another rank.
-    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
-        let size = self.size();
-        if size == 1 {
+    fn all_reduce(&self, values: &mut [f32], wire: Wire) -> Result<()> {
+        if self.size() == 1 {
             return Ok(());
         }
-        for piece in values.chunks_mut(PIECE) {
-            let len = piece.len();
-            let part = |rank: usize| self.share(len, rank);
-            let own_len = part(self.rank()).len();
-            let outgoing: Vec<_> = (0..size).map(|rank| to_bytes(&piece[part(rank)])).collect();
-            let parts = self.exchange(&outgoing.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-            let mut sum = vec![0.0; own_len];
-            for (rank, addend) in parts.iter().enumerate() {
-                self.expect(rank, addend.len(), size_of::<f32>() * own_len)?;
+        let own = self.reduce_scatter(values, wire)?;
+        self.all_gather_shares(&own, values, wire)
+    }
+
+    /// The sums of this rank's [share](Self::share) of the values, with the bits that [`all_reduce`](Self::all_reduce) adds up.
+    ///
+    /// # Errors
+    /// Those of [`all_reduce`](Self::all_reduce).
+    fn reduce_scatter(&self, values: &[f32], wire: Wire) -> Result<Vec<f32>> {
+        let mut sums = vec![0.0; self.share(values.len(), self.rank()).len()];
+        for piece in pieces(values.len(), self.size()) {
+            let outgoing: Vec<_> = (0..self.size())
+                .map(|rank| wire.to_bytes(&values[within(self.share(values.len(), rank), &piece)]))
+                .collect();
+            let addends = self.exchange(&outgoing.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+            let range = within(0..sums.len(), &piece);
+            let sums = &mut sums[range];
+            for (rank, addend) in addends.iter().enumerate() {
+                self.expect(rank, addend.len(), wire.value_bytes() * sums.len())?;
                 match rank {
-                    0 => sum.iter_mut().zip(floats(addend)).for_each(|(sum, x)| *sum = x),
-                    _ => sum.iter_mut().zip(floats(addend)).for_each(|(sum, x)| *sum += x),
+                    0 => wire.read(addend, sums, |sum, x| *sum = x),
+                    _ => wire.read(addend, sums, |sum, x| *sum += x),
                 }
             }
-            for (rank, sums) in self.all_gather_bytes(&to_bytes(&sum))?.iter().enumerate() {
-                self.expect(rank, sums.len(), size_of::<f32>() * part(rank).len())?;
-                piece[part(rank)].iter_mut().zip(floats(sums)).for_each(|(value, sum)| *value = sum);
+        }
+        Ok(sums)
+    }
+
+    /// Makes of `values` what each rank has as `own` of its share.
+    ///
+    /// # Errors
+    /// Those of [`all_reduce`](Self::all_reduce).
+    fn all_gather_shares(&self, own: &[f32], values: &mut [f32], wire: Wire) -> Result<()> {
+        let len = values.len();
+        for piece in pieces(len, self.size()) {
+            let shares = self.all_gather_bytes(&wire.to_bytes(&own[within(0..own.len(), &piece)]))?;
+            for (rank, share) in shares.iter().enumerate() {
+                let places = &mut values[within(self.share(len, rank), &piece)];
+                self.expect(rank, share.len(), wire.value_bytes() * places.len())?;
+                wire.read(share, places, |place, x| *place = x);
             }
         }
         Ok(())
@@ -159,19 +189,20 @@ impl Communicator for Alone {
     }
 }
 
-/// As they go over the wire: little-endian, bit for bit.
-pub fn to_bytes(values: &[f32]) -> Vec<u8> {
-    let mut bytes = vec![0; size_of_val(values)];
-    bytes
-        .chunks_exact_mut(size_of::<f32>())
-        .zip(values)
-        .for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
-    bytes
+/// Which of `n` things are those of `rank` of `n_ranks`: each has as many, up to one, and they are in the order of the ranks.
+pub fn share(n: usize, rank: usize, n_ranks: usize) -> Range<usize> {
+    rank * n / n_ranks..(rank + 1) * n / n_ranks
 }
 
-/// What [`to_bytes`] made bytes of.
-pub fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
-    bytes.chunks_exact(size_of::<f32>()).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+/// The places in the shares of `n_ranks` that are on the way at once, of `len` values.
+fn pieces(len: usize, n_ranks: usize) -> impl Iterator<Item = Range<usize>> {
+    let step = PIECE.div_ceil(n_ranks);
+    (0..len.div_ceil(n_ranks)).step_by(step).map(move |start| start..start + step)
+}
+
+/// The `piece` of a share.
+fn within(share: Range<usize>, piece: &Range<usize>) -> Range<usize> {
+    (share.start + piece.start).min(share.end)..(share.start + piece.end).min(share.end)
 }
 
 #[cfg(test)]
@@ -179,17 +210,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_survive_the_wire_bit_for_bit() {
-        let values = [0.0, -0.0, 1.5e-42, f32::NAN, f32::INFINITY, -7.25];
-        let back: Vec<_> = floats(&to_bytes(&values)).map(f32::to_bits).collect();
-        assert_eq!(back, values.map(f32::to_bits));
+    fn a_process_alone_has_what_it_has() {
+        let mut values = [1.0, 2.0];
+        Alone.all_reduce(&mut values, Wire::Bf16).unwrap();
+        assert_eq!((values, Alone.all_gather(&values).unwrap()), ([1.0, 2.0], vec![1.0, 2.0]));
+        assert_eq!((Alone.broadcast(b"x").unwrap(), Alone.n_on_host()), (b"x".to_vec(), 1));
     }
 
     #[test]
-    fn a_process_alone_has_what_it_has() {
-        let mut values = [1.0, 2.0];
-        Alone.all_reduce(&mut values).unwrap();
-        assert_eq!((values, Alone.all_gather(&values).unwrap()), ([1.0, 2.0], vec![1.0, 2.0]));
-        assert_eq!((Alone.broadcast(b"x").unwrap(), Alone.n_on_host()), (b"x".to_vec(), 1));
+    fn pieces_cover_each_share_once() {
+        let n_ranks = 3;
+        for len in [0, 1, 2, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 2] {
+            for rank in 0..n_ranks {
+                let share = share(len, rank, n_ranks);
+                let mut end = share.start;
+                for piece in pieces(len, n_ranks) {
+                    let part = within(share.clone(), &piece);
+                    assert!(part.start == end && part.len() <= PIECE.div_ceil(n_ranks), "{part:?} of {len}");
+                    end = part.end;
+                }
+                assert_eq!(end, share.end, "{len} values");
+            }
+            assert!(pieces(len, n_ranks).count() <= len.div_ceil(PIECE));
+        }
     }
 }

@@ -195,9 +195,14 @@ impl<O: Ops> Parameters<O> {
         self.list.iter().filter(|param| param.is_trained()).map(|param| param.depth).min()
     }
 
+    /// Number of values of each tensor, 0 where it is not trained.
+    pub fn trained_lens(&self) -> Vec<usize> {
+        self.list.iter().map(|param| if param.is_trained() { param.n_values() } else { 0 }).collect()
+    }
+
     /// Number of values that are trained.
     pub fn n_trained(&self) -> usize {
-        self.list.iter().filter(|param| param.is_trained()).map(Param::n_values).sum()
+        self.trained_lens().iter().sum()
     }
 }
 

@@ -268,19 +268,24 @@ pub struct Output<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
     /// Gives the bytes when their turn comes, so that only one tensor is in memory at a time.
-    bytes: Box<dyn Fn() -> Cow<'a, [u8]> + 'a>,
+    bytes: Box<dyn Fn() -> Result<Cow<'a, [u8]>> + 'a>,
 }
 
 impl<'a> Output<'a> {
     /// A tensor of weights, written as F32. `values` is called once.
     pub fn weights(name: String, shape: Vec<usize>, values: impl Fn() -> Vec<f32> + 'a) -> Self {
-        let bytes = move || values().into_iter().flat_map(f32::to_le_bytes).collect();
+        Self::gathered(name, shape, move || Ok(values()))
+    }
+
+    /// The same of values that others have a part in, and may not give.
+    pub fn gathered(name: String, shape: Vec<usize>, values: impl Fn() -> Result<Vec<f32>> + 'a) -> Self {
+        let bytes = move || Ok(values()?.into_iter().flat_map(f32::to_le_bytes).collect());
         Output { name, dtype: Dtype::F32, shape, bytes: Box::new(bytes) }
     }
 
     /// A tensor as it was in another file.
     pub fn untouched(tensor: &'a Untouched) -> Self {
-        let bytes = || Cow::Borrowed(tensor.bytes.as_slice());
+        let bytes = || Ok(Cow::Borrowed(tensor.bytes.as_slice()));
         let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
         Output { name, dtype: tensor.dtype, shape, bytes: Box::new(bytes) }
     }
@@ -289,9 +294,11 @@ impl<'a> Output<'a> {
 /// Writes a safetensors file and makes sure that it has reached the disk.
 ///
 /// The crate's own writer is not used: it makes files that only their owner may read.
+///
+/// # Errors
+/// What the file system says; those of values that are [gathered](Output::gathered).
 pub fn write(path: &Path, mut tensors: Vec<Output<'_>>) -> Result<()> {
-    // Widest types first, so that every tensor is aligned; that is the order of the crate's writer, too.
-    tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
+    in_order_of_file(&mut tensors);
     let mut header = Map::new();
     // `transformers` wants to know that the layout is PyTorch's.
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
@@ -305,14 +312,28 @@ pub fn write(path: &Path, mut tensors: Vec<Output<'_>>) -> Result<()> {
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
 
-    let write_all = || -> std::io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create_new(path)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for tensor in &tensors {
-            file.write_all(&(tensor.bytes)())?;
-        }
-        file.into_inner()?.sync_all()
-    };
-    write_all().map_err(Error::io(path, "write"))
+    let failed = || Error::io(path, "write");
+    let mut file = BufWriter::with_capacity(1 << 20, File::create_new(path).map_err(failed())?);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed())?;
+    file.write_all(&header).map_err(failed())?;
+    for tensor in &tensors {
+        file.write_all(&(tensor.bytes)()?).map_err(failed())?;
+    }
+    let file = file.into_inner().map_err(|error| failed()(error.into_error()))?;
+    file.sync_all().map_err(failed())
+}
+
+/// Makes the values of all tensors in the order in which [`write`] does, and writes nothing: where somebody else writes them who needs this
+/// process for it.
+///
+/// # Errors
+/// Those of values that are [gathered](Output::gathered).
+pub fn make(mut tensors: Vec<Output<'_>>) -> Result<()> {
+    in_order_of_file(&mut tensors);
+    tensors.iter().try_for_each(|tensor| (tensor.bytes)().map(drop))
+}
+
+/// Widest types first, so that every tensor is aligned; that is the order of the crate's writer, too.
+fn in_order_of_file(tensors: &mut [Output<'_>]) {
+    tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
 }

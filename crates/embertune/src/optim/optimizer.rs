@@ -7,7 +7,7 @@ use std::str::FromStr;
 use embertune_kernels::Ops;
 use serde::{Deserialize, Serialize};
 
-use super::state;
+use super::state::{self, State};
 use super::{Adafactor, AdamW, AdamWSettings};
 use crate::error::{Error, Result};
 use crate::model::{Gradients, Parameters};
@@ -107,21 +107,12 @@ impl<O: Ops> Optimizer<O> {
     /// # Errors
     /// What the file system says.
     pub fn save(&self, ops: &O, parameters: &Parameters<O>, path: &Path) -> Result<()> {
-        let states = match self {
-            Optimizer::AdamW(adamw) => [&adamw.first, &adamw.second],
-            Optimizer::Adafactor(adafactor) => [&adafactor.rows, &adafactor.columns],
-        };
-        state::save(ops, parameters, states, path)
+        state::save(ops, parameters, self.states(), path)
     }
 
     /// All moments, after `steps_done` steps from now on.
     pub fn moments_after(&mut self, steps_done: u64) -> impl Iterator<Item = &mut O::Buf> {
-        let ([first, second], steps) = match self {
-            Optimizer::AdamW(adamw) => ([&mut adamw.first, &mut adamw.second], &mut adamw.steps_done),
-            Optimizer::Adafactor(adafactor) => {
-                ([&mut adafactor.rows, &mut adafactor.columns], &mut adafactor.steps_done)
-            }
-        };
+        let ([first, second], steps) = self.states_mut();
         *steps = steps_done;
         first.list.iter_mut().chain(&mut second.list)
     }
@@ -131,15 +122,28 @@ impl<O: Ops> Optimizer<O> {
     /// # Errors
     /// Where the file is damaged, or is of another model.
     pub fn restore(&mut self, ops: &O, parameters: &Parameters<O>, path: &Path, steps_done: u64) -> Result<()> {
-        let (states, steps) = match self {
+        let (states, steps) = self.states_mut();
+        state::restore(ops, parameters, states, path)?;
+        *steps = steps_done;
+        Ok(())
+    }
+
+    /// Its moments.
+    pub fn states(&self) -> [&State<O>; 2] {
+        match self {
+            Optimizer::AdamW(adamw) => [&adamw.first, &adamw.second],
+            Optimizer::Adafactor(adafactor) => [&adafactor.rows, &adafactor.columns],
+        }
+    }
+
+    /// Its moments and the number of steps that are done.
+    pub fn states_mut(&mut self) -> ([&mut State<O>; 2], &mut u64) {
+        match self {
             Optimizer::AdamW(adamw) => ([&mut adamw.first, &mut adamw.second], &mut adamw.steps_done),
             Optimizer::Adafactor(adafactor) => {
                 ([&mut adafactor.rows, &mut adafactor.columns], &mut adafactor.steps_done)
             }
-        };
-        state::restore(ops, parameters, states, path)?;
-        *steps = steps_done;
-        Ok(())
+        }
     }
 }
 

@@ -61,6 +61,7 @@ pub fn restore<O: Ops>(ops: &O, parameters: &Parameters<O>, states: [&mut State<
     Ok(())
 }
 
-fn name_of<O: Ops>(param: &Param<O>, suffix: &str) -> String {
+/// The name of a tensor's moments in the file.
+pub fn name_of<O: Ops>(param: &Param<O>, suffix: &str) -> String {
     format!("{}.{suffix}", param.parts[0].name)
 }

@@ -35,7 +35,7 @@ const FORMAT: u32 = 2;
 
 /// Settings that a resumed run may have otherwise: they change what is said and kept, not what is computed. Of the paths, the
 /// content is compared instead; how ranks share a batch is in the joined settings. Every other setting has to be the same.
-pub const MAY_DIFFER: [&str; 22] = [
+pub const MAY_DIFFER: [&str; 23] = [
     "model_name_or_path",
     "guide_model",
     "train_data",
@@ -54,6 +54,7 @@ pub const MAY_DIFFER: [&str; 22] = [
     "save_total_limit",
     "resume_from_checkpoint",
     "negatives_cross_device",
+    "shard_optimizer",
     "memory_budget",
     "find_batch_size",
     "vector_cache",
@@ -236,12 +237,13 @@ impl State {
         }
     }
 
-    /// Writes the files of a checkpoint that are not the model's into its folder, and makes sure that they have reached the disk.
+    /// Writes the files of a checkpoint that are not the model's into its folder, and makes sure that they have reached the disk. The file
+    /// `moments` is there already, and moved into it.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write<O: Ops>(&self, trainer: &Trainer<'_, O>, log: &Path, folder: &Path) -> Result<()> {
-        trainer.save_moments(&folder.join(MOMENTS))?;
+    pub fn write<O: Ops>(&self, trainer: &Trainer<'_, O>, moments: &Path, log: &Path, folder: &Path) -> Result<()> {
+        fs::rename(moments, folder.join(MOMENTS)).map_err(Error::io(moments, "move"))?;
         trainer.model().save_adapter(folder)?;
         let copy = folder.join(LOG);
         fs::copy(log, &copy).and_then(|_| File::open(&copy)?.sync_all()).map_err(Error::io(&copy, "write"))?;
@@ -342,6 +344,7 @@ mod tests {
             *value = match (name.as_str(), &value) {
                 ("precision", _) => "bf16".into(),
                 ("optim", _) => "adafactor".into(),
+                ("reduce_dtype", _) => "bf16".into(),
                 ("columns", _) => "query=question".into(),
                 ("adaptation", _) => {
                     let adaptation = AdaptationSettings { freeze_layers: 1, ..AdaptationSettings::default() };

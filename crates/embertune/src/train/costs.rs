@@ -15,8 +15,10 @@ use crate::train::forecast::RunShape;
 use crate::train::frozen::{FrozenLayers, n_tokens};
 use crate::train::memory::resident_bytes;
 use crate::train::objective::Objective;
+use crate::train::ranks::exchanged_bytes;
 use crate::train::sampler::epoch_order;
 use crate::train::settings::TrainSettings;
+use crate::train::shard::{Shard, optimizer_of};
 use crate::train::step::{MicroBatch, Take};
 
 /// What evaluations leave in the heap of each thread (tokens, rankings) for the rest of the run: with one heap for all threads (glibc's
@@ -52,6 +54,10 @@ pub struct Costs {
     pub pair_s: f64,
     /// Seconds of an optimizer step.
     pub optimizer_s: f64,
+    /// What an optimizer step needs beside its state, where ranks share that.
+    pub share_bytes: f64,
+    /// What sending gradients takes on the host, where there are several ranks.
+    pub exchanged_bytes: f64,
     /// Of an evaluation, where there are some.
     pub evaluation: Option<EvaluationCosts>,
     /// Width of an embedding.
@@ -212,12 +218,24 @@ fn optimizer_seconds<O: Ops>(
     model: &mut EmbeddingModel<O>,
     optimizer: &mut Optimizer<O>,
     gradients: &mut Gradients<O>,
+    shard: Option<&Shard>,
 ) -> f64 {
     let ops = model.shared_ops();
     let start = Instant::now();
     gradients.set_zero(&ops);
-    global_norm(&*ops, gradients);
-    optimizer.step(&ops, model.parameters_mut(), gradients, 0.0, 1.0);
+    match shard {
+        None => {
+            global_norm(&*ops, gradients);
+            optimizer.step(&ops, model.parameters_mut(), gradients, 0.0, 1.0);
+        }
+        Some(shard) => {
+            let mut own = shard.cut(&*ops, model.parameters());
+            let own_gradients = own.zero_gradients(&*ops);
+            global_norm(&*ops, &own_gradients);
+            optimizer.step(&ops, &mut own, &own_gradients, 0.0, 1.0);
+            model.parameters_mut().repack(&ops);
+        }
+    }
     start.elapsed().as_secs_f64()
 }
 
@@ -229,12 +247,13 @@ impl Costs {
         settings: &TrainSettings,
         shape: &RunShape,
         evaluation: Option<&EvaluationShape>,
+        (n_ranks, shard): (usize, Option<&Shard>),
     ) -> Self {
         let ops = model.shared_ops();
         let batch = FirstBatch::new(set, settings, settings.dropout_rates(model.dropout()), shape);
         let weight_bytes = ops.buffer_bytes().used;
         let mut gradients = model.parameters().zero_gradients(&*ops);
-        let mut optimizer = Optimizer::new(settings.optim, &*ops, model.parameters(), settings.adamw());
+        let mut optimizer = optimizer_of(&*ops, model.parameters(), settings, shard);
         // Without those of the loading.
         release_freed(&*ops);
         let state_bytes = ops.buffer_bytes().used;
@@ -242,7 +261,7 @@ impl Costs {
         let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(ops.buffer_bytes().held as u64);
         let heaps = evaluation.map_or(0.0, |_| rayon::current_num_threads() as f64 * HEAP_BYTES);
         // The first step packs the weights into new memory.
-        optimizer_seconds(model, &mut optimizer, &mut gradients);
+        optimizer_seconds(model, &mut optimizer, &mut gradients, shard);
         let is_cached = batch.n_frozen > 0;
         let costs = Costs {
             frozen_bytes: if is_cached { FrozenLayers::bytes(model, set) as f64 } else { 0.0 },
@@ -253,7 +272,10 @@ impl Costs {
             trained_bytes: (size_of::<f32>() * model.parameters().n_trained()) as f64,
             token,
             pair_s: batch.pair_seconds(model.dim()),
-            optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients),
+            optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients, shard),
+            exchanged_bytes: exchanged_bytes(&model.parameters().trained_lens(), n_ranks) as f64,
+            // Gradients and weights of the share, apart from the others.
+            share_bytes: shard.map_or(0.0, |shard| (2 * size_of::<f32>() * shard.n_values()) as f64),
             evaluation: evaluation.map(|shape| EvaluationCosts::measure(model, shape)),
             dim: model.dim(),
         };

@@ -18,6 +18,7 @@ use crate::train::merge::MergeAlpha;
 use crate::train::record::Seconds;
 use crate::train::sampler::epoch_order;
 use crate::train::settings::TrainSettings;
+use crate::train::shard::Shard;
 use crate::train::step::MicroBatch;
 use crate::train::trainer::Plan;
 
@@ -101,7 +102,10 @@ pub fn forecast<O: Ops>(
     let rates = settings.dropout_rates(model.dropout());
     let shape = RunShape::new(set, settings, rates, limits.n_ranks)?;
     let evaluation = held_out.map(|held_out| held_out.shape(model, settings)).transpose()?;
-    let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref());
+    // Rank 0's is as large as those of the others.
+    let shard = Shard::new(settings, model.parameters(), 0, limits.n_ranks);
+    let among = (limits.n_ranks, shard.as_ref());
+    let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref(), among);
     if !settings.find_batch_size {
         return Ok((costs.forecast(set, settings, limits, &shape)?, settings.clone()));
     }
@@ -195,13 +199,13 @@ impl Costs {
     ) -> Result<Forecast> {
         let batches = &shape.batches;
         let largest = |bytes: &dyn Fn(&BatchShape) -> f64| batches.iter().map(bytes).fold(0.0, f64::max);
-        let host = self.program_bytes + self.frozen_bytes;
+        let host = self.program_bytes + self.frozen_bytes + self.exchanged_bytes;
         let always = host + self.state_bytes;
         let one_chunk = |batch: &BatchShape| (self.token.kept_bytes + self.token.work_bytes) * batch.largest_chunk();
         let between_steps = self.between_steps_bytes(settings, limits, &shape.plan);
         let so_far = peak_memory_bytes().unwrap_or(0) as f64;
-        let least =
-            (always + largest(&|batch| one_chunk(batch) + self.loss_bytes(batch))).max(between_steps).max(so_far);
+        let least = largest(&|batch| one_chunk(batch) + self.loss_bytes(batch)).max(self.share_bytes);
+        let least = (always + least).max(between_steps).max(so_far);
 
         let mut kept_tokens = None;
         if let Some(budget) = limits.budget_bytes {
@@ -222,7 +226,8 @@ impl Costs {
             let at_first = self.token.kept_bytes * kept(batch) as f64 + self.token.work_bytes * batch.largest_chunk();
             at_first.max(if kept(batch) < batch.n_tokens { one_chunk(batch) } else { 0.0 })
         };
-        let computing = always + largest(&|batch| activations(batch) + self.loss_bytes(batch));
+        let computing = largest(&|batch| activations(batch) + self.loss_bytes(batch));
+        let computing = always + computing.max(self.share_bytes);
         let within_plan = (computing - host) * (1.0 + SLACK);
         let within_budget = limits
             .budget_bytes
@@ -307,6 +312,9 @@ impl Costs {
                 match self.frozen_bytes as u64 {
                     0 => String::new(),
                     bytes => format!(", {} for the outputs of frozen layers (`--cache_frozen_layers`)", shown(bytes)),
+                } + &match self.exchanged_bytes as u64 {
+                    0 => String::new(),
+                    bytes => format!(", {} for what ranks send each other", shown(bytes)),
                 },
             ),
             hint: Some(format!(

@@ -30,6 +30,7 @@ pub mod rounds;
 pub mod run;
 pub mod sampler;
 pub mod settings;
+pub mod shard;
 pub mod spread;
 pub mod step;
 pub mod temperature;

@@ -185,6 +185,11 @@ impl RunFolder {
         write_file(&self.partial.join(CONFIG), |out| out.write_all(text.as_bytes()))
     }
 
+    /// Where the optimizer's moments are, until they are part of a checkpoint.
+    pub fn moments(&self) -> PathBuf {
+        self.partial.join(format!(".{}", checkpoint::MOMENTS))
+    }
+
     /// Where the rows with the negatives of the round after `step` are.
     pub fn mined(&self, step: usize) -> PathBuf {
         self.partial.join(format!("{MINED}{step}.jsonl"))
@@ -216,8 +221,8 @@ impl RunFolder {
         self.log.write_all(&line).map_err(Error::io(path, "write"))
     }
 
-    /// Writes `checkpoint-<step>`, unless it is there: the run goes on from it then, or was stopped right after it. Then removes the oldest
-    /// checkpoints beyond `limit`, and best models that no checkpoint counts on.
+    /// Writes `checkpoint-<step>`, with the file that is at [`moments`](Self::moments), unless it is there: the run goes on from it then, or was
+    /// stopped right after it. Then removes the oldest checkpoints beyond `limit`, and best models that no checkpoint counts on.
     ///
     /// # Errors
     /// Those of [`EmbeddingModel::save`]. The checkpoints before are as they were, then.
@@ -226,7 +231,8 @@ impl RunFolder {
         if folder.is_dir() {
             return Ok(folder);
         }
-        trainer.model().save_with(&folder, |folder| state.write(trainer, &self.partial.join(LOG), folder))?;
+        let write = |folder: &Path| state.write(trainer, &self.moments(), &self.partial.join(LOG), folder);
+        trainer.model().save_with(&folder, write)?;
         let all = checkpoints(&self.partial);
         let keep = limit.map_or(all.len(), |limit| limit.max(1));
         for (_, old) in &all[..all.len().saturating_sub(keep)] {

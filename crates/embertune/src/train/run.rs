@@ -1,5 +1,6 @@
 //! The whole job of `embertune train`: model and data from their files, the steps, and the folder of the trained model.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -63,7 +64,7 @@ pub fn train_as_rank<O: Ops>(
     let begun = Begun::new(ops, &joined, ranks, observer);
     let Begun { mut folder, resumed, prepared } = all_or_none(ranks, begun)?;
     let Prepared { mut model, set, held_out, rounds, fingerprint, settings, forecast, seconds: before } = prepared;
-    check_alike(&fingerprint, ranks)?;
+    check_alike(&fingerprint, settings.shard_optimizer, ranks)?;
     let settings = &settings;
     let recorded = if ranks.size() == 1 { settings } else { own_settings };
     let resume = settings.resume_from_checkpoint.as_ref();
@@ -72,7 +73,7 @@ pub fn train_as_rank<O: Ops>(
     }
 
     let n_texts = set.texts.len();
-    let mut trainer = Trainer::owning(&mut model, set, settings)?.within(&forecast).among(ranks);
+    let mut trainer = Trainer::as_rank(&mut model, Cow::Owned(set), settings, ranks)?.within(&forecast);
     let n_steps_per_epoch = trainer.plan().batches.steps_per_epoch();
     let remines = settings.remine_every.map_or(Cadence::NEVER, |every| every.cadence(n_steps_per_epoch));
     let mut so_far = by_first(ranks, || match (resumed, &mut folder) {
@@ -87,7 +88,9 @@ pub fn train_as_rank<O: Ops>(
     })?;
     let step = so_far.counts.steps;
     if step > 0 && ranks.size() > 1 {
-        trainer.go_on_with_first(step, so_far.temperature)?;
+        let from = folder.as_ref().and_then(RunFolder::resumes_from);
+        let moments = from.map(|checkpoint| checkpoint.join(MOMENTS));
+        trainer.go_on_with_first(step, so_far.temperature, moments.as_deref())?;
     }
     if let (Some(rounds), Some(round)) = (&rounds, round_before(step, remines)) {
         let read = || folder.as_ref().map_or(Ok(Vec::new()), |folder| rounds.read(&folder.mined(round)));
@@ -748,6 +751,8 @@ impl<O: Ops> Run<'_, O> {
         self.trainer.free_memory();
         let state = State::new(self.fingerprint, &self.so_far);
         self.trainer.check_in_step()?;
+        let moments = self.folder.as_ref().map(|folder| folder.moments());
+        self.trainer.save_moments(moments.as_deref())?;
         let save = |folder: &&mut RunFolder| folder.checkpoint(&self.trainer, &state, limit);
         let saved = by_first(self.ranks, || self.folder.as_ref().map_or(Ok(PathBuf::new()), save))?;
         self.so_far.seconds.checkpoints += began.elapsed().as_secs_f64();

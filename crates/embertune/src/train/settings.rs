@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::comm::Wire;
 use crate::data::Columns;
 use crate::device::Precision;
 use crate::error::{Error, Result};
@@ -78,6 +79,11 @@ pub struct TrainSettings {
     /// Of several ranks: a batch is that of all ranks, so that every query meets the passages of all of them. Where false, each rank has
     /// batches of its own, of which a step averages the losses. One process: no effect. Default false.
     pub negatives_cross_device: bool,
+    /// Of several ranks: how their gradients are sent to be summed. Default f32; bf16 is half as long. One process: no effect.
+    pub reduce_dtype: Wire,
+    /// Of several ranks: each keeps the optimizer's state of its share of the weights alone, and steps them for all. Default false.
+    #[doc(alias = "ZeRO-1")]
+    pub shard_optimizer: bool,
 
     /// Peak learning rate. Default 5e-5.
     pub learning_rate: f64,
@@ -211,6 +217,8 @@ impl Default for TrainSettings {
             train_group_size: 8,
             use_inbatch_neg: true,
             negatives_cross_device: false,
+            reduce_dtype: Wire::Fp32,
+            shard_optimizer: false,
             learning_rate: 5e-5,
             num_train_epochs: 3.0,
             max_steps: None,
@@ -318,6 +326,13 @@ impl TrainSettings {
                 hint: Some("pass both, or neither; the log is `log.jsonl` in the output folder in any case".into()),
             });
         }
+        if self.shard_optimizer && self.optim == OptimizerName::Adafactor {
+            return Err(Error::Setting {
+                problem: "`--shard_optimizer` with `--optim adafactor`: it keeps next to nothing that could be shared"
+                    .into(),
+                hint: Some("leave `--shard_optimizer` out, or take `--optim adamw_torch`".into()),
+            });
+        }
         self.lr_scheduler_kwargs.validate(self.lr_scheduler_type)?;
         self.adaptation.validate()?;
         self.loss.validate(self.use_inbatch_neg)?;
@@ -419,8 +434,14 @@ impl TrainSettings {
     /// What should be said about settings that do less than their names promise, one line each, where there are `n_ranks`.
     pub fn notes(&self, n_ranks: usize) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.negatives_cross_device && n_ranks == 1 {
-            notes.push("`--negatives_cross_device`: there is one process, so nothing to share".into());
+        for (flag, is_given) in [
+            ("negatives_cross_device", self.negatives_cross_device),
+            ("reduce_dtype", self.reduce_dtype != Wire::default()),
+            ("shard_optimizer", self.shard_optimizer),
+        ] {
+            if is_given && n_ranks == 1 {
+                notes.push(format!("`--{flag}`: there is one process, so nothing to share"));
+            }
         }
         if self.eval_strategy == Some(Strategy::No) && (self.eval_data.is_some() || self.eval_split.is_some()) {
             notes.push("`--eval_strategy no`: nothing is evaluated, and all rows are trained on".into());

@@ -23,6 +23,7 @@ use crate::train::objective::Objective;
 use crate::train::ranks::{check_in_step, sum_gradients, take_from_first};
 use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
 use crate::train::settings::TrainSettings;
+use crate::train::shard::{Shard, norm_of_shares, optimizer_of};
 use crate::train::step::{MicroBatch, Pass, forward_backward_as_rank};
 use crate::train::temperature::LearnedTemperature;
 
@@ -146,6 +147,8 @@ pub struct Trainer<'a, O: Ops> {
     plan: Plan,
     schedule: Schedule,
     optimizer: Optimizer<O>,
+    /// What of the weights the optimizer's state is for, where ranks share it.
+    shard: Option<Shard>,
     gradients: Gradients<O>,
     /// The settings of each data set, and what its batches are judged by.
     sets: Vec<(TrainSettings, Objective)>,
@@ -167,25 +170,28 @@ impl<'a, O: Ops> Trainer<'a, O> {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(model: &'a mut EmbeddingModel<O>, set: &'a TrainingSet, settings: &'a TrainSettings) -> Result<Self> {
-        Self::on(model, Cow::Borrowed(set), settings)
+        Self::as_rank(model, Cow::Borrowed(set), settings, &Alone)
     }
 
-    /// As [`new`](Self::new), with a set of its own, which [`replace_negatives`](Self::replace_negatives) changes without copying it.
+    /// As [`new`](Self::new), as one of several ranks that do the steps together, each on its part. The settings are the joined ones. A set of its
+    /// own is changed by [`replace_negatives`](Self::replace_negatives) without a copy.
     ///
     /// # Errors
     /// Those of [`new`](Self::new).
-    pub fn owning(model: &'a mut EmbeddingModel<O>, set: TrainingSet, settings: &'a TrainSettings) -> Result<Self> {
-        Self::on(model, Cow::Owned(set), settings)
-    }
-
-    fn on(model: &'a mut EmbeddingModel<O>, set: Cow<'a, TrainingSet>, settings: &'a TrainSettings) -> Result<Self> {
+    pub fn as_rank(
+        model: &'a mut EmbeddingModel<O>,
+        set: Cow<'a, TrainingSet>,
+        settings: &'a TrainSettings,
+        ranks: &'a dyn Communicator,
+    ) -> Result<Self> {
         settings.validate()?;
         let plan = Plan::new(&set, settings)?;
         let Plan { total_steps, warmup_steps, .. } = plan;
         let TrainSettings { lr_scheduler_type, lr_scheduler_kwargs, learning_rate, .. } = settings;
         let schedule =
             Schedule::new(*lr_scheduler_type, lr_scheduler_kwargs, *learning_rate, warmup_steps, total_steps)?;
-        let optimizer = Optimizer::new(settings.optim, model.ops(), model.parameters(), settings.adamw());
+        let shard = Shard::new(settings, model.parameters(), ranks.rank(), ranks.size());
+        let optimizer = optimizer_of(model.ops(), model.parameters(), settings, shard.as_ref());
         let gradients = model.parameters().zero_gradients(model.ops());
         settings.loss.validate_width(model.dim())?;
         let sets = (0..set.files.len()).map(|i| settings.of_set(i));
@@ -198,10 +204,11 @@ impl<'a, O: Ops> Trainer<'a, O> {
             n_texts: set.texts.len(),
             set,
             settings,
-            ranks: &Alone,
+            ranks,
             plan,
             schedule,
             optimizer,
+            shard,
             gradients,
             sets,
             temperature,
@@ -211,12 +218,6 @@ impl<'a, O: Ops> Trainer<'a, O> {
             kept_tokens: usize::MAX,
             buffer_limit: usize::MAX,
         })
-    }
-
-    /// As one of several ranks that do the steps together, each on its part. The settings are the joined ones.
-    pub fn among(mut self, ranks: &'a dyn Communicator) -> Self {
-        self.ranks = ranks;
-        self
     }
 
     /// With as much memory for activations as was planned for this model and these settings. No result depends on it.
@@ -317,16 +318,21 @@ impl<'a, O: Ops> Trainer<'a, O> {
         (0..self.plan.total_steps).all(|step| self.schedule.learning_rate(step) == 0.0)
     }
 
-    /// Writes the optimizer's moments.
+    /// Writes the optimizer's moments, on the rank that has a path. All ranks call it, since each may have a share of them.
     ///
     /// # Errors
-    /// What the file system says.
-    pub fn save_moments(&self, path: &Path) -> Result<()> {
-        self.optimizer.save(self.model.ops(), self.model.parameters(), path)
+    /// What the file system says; those of [`Communicator::exchange`].
+    pub fn save_moments(&self, path: Option<&Path>) -> Result<()> {
+        let (ops, parameters) = (self.model.ops(), self.model.parameters());
+        match (&self.shard, path) {
+            (Some(shard), path) => shard.save_moments(ops, parameters, &self.optimizer, path, self.ranks),
+            (None, Some(path)) => self.optimizer.save(ops, parameters, path),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Goes on after step `steps_done`, with the weights of the model folder `folder`, the moments in the file `moments`, and a learnt
-    /// temperature.
+    /// temperature. Moments of which ranks have a share each are left to [`go_on_with_first`](Self::go_on_with_first).
     ///
     /// # Errors
     /// A folder or file that is damaged, or of another model.
@@ -339,7 +345,9 @@ impl<'a, O: Ops> Trainer<'a, O> {
     ) -> Result<()> {
         self.model.restore(folder)?;
         let ops = self.model.shared_ops();
-        self.optimizer.restore(&ops, self.model.parameters(), moments, steps_done as u64)?;
+        if self.shard.is_none() {
+            self.optimizer.restore(&ops, self.model.parameters(), moments, steps_done as u64)?;
+        }
         self.steps_done = steps_done;
         self.temperature = temperature;
         // The next step is judged at the temperature of the checkpoint, not at that of the beginning.
@@ -347,16 +355,28 @@ impl<'a, O: Ops> Trainer<'a, O> {
         Ok(())
     }
 
-    /// Brings all ranks to where rank 0 is, which goes on after `steps_done` steps: weights, moments and a learnt temperature.
+    /// Brings all ranks to where rank 0 is, which goes on after `steps_done` steps: weights, moments and a learnt temperature. Rank 0 has
+    /// the file of the `moments`.
     ///
     /// # Errors
-    /// Those of [`Communicator::exchange`].
-    pub fn go_on_with_first(&mut self, steps_done: usize, temperature: Option<LearnedTemperature>) -> Result<()> {
+    /// Those of [`Communicator::exchange`], and of [`Shard::restore_moments`].
+    pub fn go_on_with_first(
+        &mut self,
+        steps_done: usize,
+        temperature: Option<LearnedTemperature>,
+        moments: Option<&Path>,
+    ) -> Result<()> {
         let ops = self.model.shared_ops();
         let parameters = self.model.parameters_mut();
         take_from_first(&*ops, parameters.list.iter_mut().map(|param| &mut param.value), self.ranks)?;
         parameters.repack(&ops);
-        take_from_first(&*ops, self.optimizer.moments_after(steps_done as u64), self.ranks)?;
+        let optimizer = &mut self.optimizer;
+        match &self.shard {
+            Some(shard) => {
+                shard.restore_moments(&*ops, parameters, optimizer, (moments, steps_done as u64), self.ranks)?;
+            }
+            None => take_from_first(&*ops, optimizer.moments_after(steps_done as u64), self.ranks)?,
+        }
         self.steps_done = steps_done;
         self.temperature = temperature;
         self.use_learnt_temperature();
@@ -420,17 +440,31 @@ impl<'a, O: Ops> Trainer<'a, O> {
                 report.n_tokens += done.n_tokens;
             }
         }
-        sum_gradients(self.model.ops(), &mut self.gradients, self.ranks)?;
-        report.grad_norm = global_norm(self.model.ops(), &self.gradients);
+        let own_gradients = self.sum_over_ranks()?;
+        let ops = self.model.shared_ops();
+        report.grad_norm = match &own_gradients {
+            None => global_norm(&*ops, &self.gradients),
+            Some(own) => norm_of_shares(&*ops, own, self.ranks)?,
+        };
         if !report.grad_norm.is_finite() {
+            if own_gradients.is_some() {
+                // The tensor that is named is one of the sums.
+                sum_gradients(&*ops, &mut self.gradients, self.settings.reduce_dtype, self.ranks)?;
+            }
             let rows =
                 micro_batches.iter().flat_map(|places| &self.order.1[places.clone()]).copied().collect::<Vec<_>>();
             gather(self.ranks, Err::<(), _>(self.not_finite(&self.first_bad_tensor(), &rows)))?;
         }
         let scale = clip_coefficient(report.grad_norm, self.settings.max_grad_norm);
-        let ops = self.model.shared_ops();
-        let (parameters, gradients) = (self.model.parameters_mut(), &self.gradients);
-        self.optimizer.step(&ops, parameters, gradients, report.learning_rate, scale);
+        let parameters = self.model.parameters_mut();
+        match (&self.shard, &own_gradients) {
+            (Some(shard), Some(gradients)) => {
+                let mut own = shard.cut(&*ops, parameters);
+                self.optimizer.step(&ops, &mut own, gradients, report.learning_rate, scale);
+                shard.join(&*ops, &own, parameters, self.ranks)?;
+            }
+            _ => self.optimizer.step(&ops, parameters, &self.gradients, report.learning_rate, scale),
+        }
         if let (Some(learnt), Some(peak)) = (&mut self.temperature, self.settings.loss.temperature_learning_rate) {
             let rate = peak * report.learning_rate / self.settings.learning_rate;
             learnt.step(report.stats.d_log_temperature / micro_batches.len() as f64, rate, self.settings.adamw());
@@ -438,6 +472,15 @@ impl<'a, O: Ops> Trainer<'a, O> {
         }
         self.steps_done += 1;
         Ok(report)
+    }
+
+    /// Makes the gradients those of all ranks together; or gives this rank's share of these, where each steps its own.
+    fn sum_over_ranks(&mut self) -> Result<Option<Gradients<O>>> {
+        let (ops, wire) = (self.model.ops(), self.settings.reduce_dtype);
+        match &self.shard {
+            None => sum_gradients(ops, &mut self.gradients, wire, self.ranks).map(|()| None),
+            Some(shard) => shard.sum(ops, &self.gradients, wire, self.ranks).map(Some),
+        }
     }
 
     /// Sends this rank's part of a step through the model and back. Batches that ranks do not share they take in turns.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use embertune::comm::{Communicator, Counted, Traffic, by_first, gather};
+use embertune::comm::{self, Communicator, Counted, Traffic, Wire, by_first, gather};
 use embertune::loss::{InfoNce, Loss, Negatives};
 use embertune::train::objective::Objective;
 use embertune::train::step::MicroBatch;
@@ -103,15 +103,74 @@ fn a_sum_is_taken_in_the_order_of_the_ranks_with_the_same_bits_on_all() {
                 (0..len).map(|i| addends[1..].iter().fold(addends[0][i], |sum, addend| sum + addend[i])).collect();
             let sums = on_ranks(n, |ranks| {
                 let mut values = addends[ranks.rank()].clone();
-                ranks.all_reduce(&mut values).unwrap();
-                (values, ranks.n_sent_bytes.get())
+                ranks.all_reduce(&mut values, Wire::Fp32).unwrap();
+                let n_sent_bytes = ranks.n_sent_bytes.get();
+                (values, ranks.reduce_scatter(&addends[ranks.rank()], Wire::Fp32).unwrap(), n_sent_bytes)
             });
-            for (sum, n_sent_bytes) in sums {
+            for (rank, (sum, share, n_sent_bytes)) in sums.into_iter().enumerate() {
                 assert!(sum == expected, "{len} values on {n} ranks");
+                assert!(share == expected[comm::share(len, rank, n)], "the share of {rank} of {n}");
                 // Whoever adds up the larger parts sends a value more.
                 assert!(n_sent_bytes <= 4 * 2 * (n - 1) * len.div_ceil(n), "{n_sent_bytes} bytes");
             }
         }
+    }
+}
+
+#[test]
+fn in_bf16_half_as_much_is_sent_and_all_ranks_have_the_same_rounded_sum() {
+    let rounded = |x: f32| {
+        let mut back = [0.0];
+        Wire::Bf16.read(&Wire::Bf16.to_bytes(&[x]), &mut back, |place, x| *place = x);
+        back[0]
+    };
+    for n in 2..=4 {
+        let len = 1001;
+        let addends: Vec<_> = (0..n).map(|rank| seeded(len, rank as u64)).collect();
+        let sum = |i: usize| addends[1..].iter().fold(rounded(addends[0][i]), |sum, addend| sum + rounded(addend[i]));
+        let expected: Vec<_> = (0..len).map(|i| rounded(sum(i))).collect();
+        let sums = on_ranks(n, |ranks| {
+            let mut values = addends[ranks.rank()].clone();
+            ranks.all_reduce(&mut values, Wire::Bf16).unwrap();
+            (values, ranks.n_sent_bytes.get())
+        });
+        for (sum, n_sent_bytes) in sums {
+            assert!(sum == expected, "on {n} ranks");
+            assert!(n_sent_bytes <= 2 * 2 * (n - 1) * len.div_ceil(n), "{n_sent_bytes} bytes");
+        }
+    }
+}
+
+#[test]
+fn ranks_of_one_machine_are_numbered_in_it() {
+    let local = on_ranks(4, |ranks| {
+        let machines = OnMachines { ranks: &ranks, of_rank: ["anna", "bela", "anna", "anna"] };
+        (machines.local_rank(), machines.n_on_host())
+    });
+    assert_eq!(local, [(0, 3), (0, 1), (1, 3), (2, 3)]);
+}
+
+/// The same ranks on other machines.
+struct OnMachines<'a> {
+    ranks: &'a ThreadRank,
+    of_rank: [&'static str; 4],
+}
+
+impl Communicator for OnMachines<'_> {
+    fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.ranks.size()
+    }
+
+    fn host(&self, rank: usize) -> &str {
+        self.of_rank[rank]
+    }
+
+    fn exchange(&self, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        self.ranks.exchange(outgoing)
     }
 }
 
