@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use embertune::comm::{Communicator, all_or_none};
 use embertune::device::{Precision, cpu};
 use embertune::progress::Progress;
 use embertune::{Error, Result};
@@ -99,21 +100,38 @@ macro_rules! on_device {
 pub(crate) use on_device;
 
 impl Device {
-    /// The device that the flags ask for, multiplying in `precision`.
+    /// The device that the flags ask for, multiplying in `precision`. Several ranks on a machine take its GPUs in turns, unless the flags say
+    /// which.
     ///
     /// # Errors
-    /// A device that this build or this machine does not have, or a precision that the device does not have.
-    pub fn open(args: &MachineArgs, precision: Precision, progress: &dyn Progress) -> Result<Device> {
+    /// A device that this build or this machine does not have, or a precision that the device does not have; those of other ranks.
+    pub fn open(
+        args: &MachineArgs,
+        precision: Precision,
+        ranks: &dyn Communicator,
+        progress: &dyn Progress,
+    ) -> Result<Device> {
+        let local_rank = (ranks.n_on_host() > 1).then(|| ranks.local_rank());
+        all_or_none(ranks, Self::of_rank(args, precision, local_rank, progress))
+    }
+
+    fn of_rank(
+        args: &MachineArgs,
+        precision: Precision,
+        local_rank: Option<usize>,
+        progress: &dyn Progress,
+    ) -> Result<Device> {
         let gpu = match args.device {
             Choice::Cpu => None,
             // GPUs do not multiply bf16 yet.
-            Choice::Auto => (precision != Precision::Bf16).then(any_gpu).flatten(),
+            Choice::Auto => (precision != Precision::Bf16).then(|| any_gpu(local_rank)).flatten(),
             Choice::Gpu(..) if precision == Precision::Bf16 => {
                 return Err(Error::Setting {
                     problem: format!("`--precision bf16` with `--device {}`: on GPUs products are f32", args.device),
                     hint: Some("use `--precision fp32`, or `--device cpu`".into()),
                 });
             }
+            Choice::Gpu(kind, None) => Some((kind, gpu_of(local_rank, |number| open(kind, number), Device::n_gpus)?)),
             Choice::Gpu(kind, number) => Some((kind, open(kind, number)?)),
         };
         match gpu {
@@ -122,6 +140,19 @@ impl Device {
                 Ok(device)
             }
             None => Ok(Device::Cpu(cpu(precision, args.emulation())?)),
+        }
+    }
+
+    /// GPUs of its kind that this process sees.
+    fn n_gpus(&self) -> usize {
+        match self {
+            Device::Cpu(_) => 0,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => gpu.n_devices(),
+            #[cfg(feature = "rocm")]
+            Device::Rocm(gpu) => gpu.n_devices(),
+            #[cfg(any(feature = "vulkan", feature = "metal"))]
+            Device::Wgpu(gpu) => gpu.n_devices(),
         }
     }
 
@@ -134,9 +165,29 @@ impl Device {
     }
 }
 
-/// The first GPU of this build that works. A processor that plays a GPU is none: the CPU's own kernels are faster.
-fn any_gpu() -> Option<(Kind, Device)> {
-    let devices = Kind::ALL.iter().filter_map(|&(_, kind)| Some((kind, open(kind, None).ok()?)));
+/// The GPU of a process: the first that `open` finds; of several ranks on a machine, the one whose number is that of the rank. Where there are
+/// fewer, ranks take them in turns, which is also right where each rank sees a GPU of its own alone, as `srun --gpus-per-task 1` has it.
+fn gpu_of<D>(
+    local_rank: Option<usize>,
+    open: impl Fn(Option<usize>) -> Result<D>,
+    n_gpus: impl Fn(&D) -> usize,
+) -> Result<D> {
+    let Some(rank) = local_rank else { return open(None) };
+    // The own one first: whoever opens another takes some of its memory.
+    open(Some(rank)).or_else(|_| {
+        let first = open(None)?;
+        match rank % n_gpus(&first).max(1) {
+            0 => Ok(first),
+            // Not all that are seen are of the kind that is opened by its number.
+            number => Ok(open(Some(number)).unwrap_or(first)),
+        }
+    })
+}
+
+/// The first kind of GPU of this build that works. A processor that plays a GPU is none: the CPU's own kernels are faster.
+fn any_gpu(local_rank: Option<usize>) -> Option<(Kind, Device)> {
+    let open = |kind| gpu_of(local_rank, |number| open(kind, number), Device::n_gpus);
+    let devices = Kind::ALL.iter().filter_map(|&(_, kind)| Some((kind, open(kind).ok()?)));
     devices.into_iter().find(|(_, device)| match device {
         #[cfg(any(feature = "vulkan", feature = "metal"))]
         Device::Wgpu(gpu) => !gpu.is_software(),
@@ -219,12 +270,33 @@ mod tests {
         }
     }
 
+    /// The GPU of each of `n_ranks` on a machine with `n_gpus`.
+    fn of_ranks(n_ranks: usize, n_gpus: usize) -> Vec<Option<usize>> {
+        let open = |number: Option<usize>| match number.unwrap_or(0) {
+            number if number < n_gpus => Ok(number),
+            number => Err(Error::Setting { problem: format!("no GPU {number}"), hint: None }),
+        };
+        (0..n_ranks).map(|rank| gpu_of(Some(rank), open, |_| n_gpus).ok()).collect()
+    }
+
+    #[test]
+    fn each_rank_of_a_machine_has_a_gpu_of_its_own_as_long_as_there_are_some() {
+        assert_eq!(of_ranks(4, 4), [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!(of_ranks(2, 8), [Some(0), Some(1)]);
+        assert_eq!(of_ranks(5, 2), [Some(0), Some(1), Some(0), Some(1), Some(0)]);
+        // Each sees its own alone, or the machine has none.
+        assert_eq!(of_ranks(3, 1), [Some(0), Some(0), Some(0)]);
+        assert_eq!(of_ranks(2, 0), [None, None]);
+        // A rank that has its machine for itself takes the fastest GPU, whatever its number.
+        assert_eq!(gpu_of(None, Ok, |_| 4).unwrap(), None);
+    }
+
     #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal")))]
     #[test]
     fn a_build_without_gpus_says_how_to_build_one_with_them() {
         let error = open(Kind::Cuda, Some(1)).err().expect("an error");
         assert!(error.to_string().contains("`--device cuda:1`"), "{error}");
         assert!(error.hint().unwrap().contains("--features cuda"));
-        assert!(any_gpu().is_none());
+        assert!(any_gpu(None).is_none() && any_gpu(Some(1)).is_none());
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use embertune::Result;
 use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repaired};
+use embertune::comm::Alone;
 use embertune::data::atomic::{check_writable, write_file};
 use embertune::data::{
     Columns, Example, Scores, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by,
@@ -35,7 +36,7 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     let data = Source { name: &name, examples: &examples };
     let input = Input { data, test: source, pool: pool.as_deref() };
     let mut audit = match &args.model {
-        Some(name) => on_device!(Device::open(&args.machine, args.machine.precision, progress)?, |ops| {
+        Some(name) => on_device!(Device::open(&args.machine, args.machine.precision, &Alone, progress)?, |ops| {
             audit(&input, Some(&load_named(ops, name, &args.changes, progress)?), &args.settings(), progress)?
         }),
         None => audit::<Cpu>(&input, None, &args.settings(), progress)?,

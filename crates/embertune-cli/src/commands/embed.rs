@@ -21,7 +21,7 @@ pub fn run(args: &EmbedArgs, ranks: &dyn Communicator, progress: &dyn Progress) 
     let (format, texts) = all_or_none(ranks, prepare(args, ranks))?;
     let cache = args.embedding.cache();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-    let device = all_or_none(ranks, Device::open(&args.machine, args.machine.precision, progress))?;
+    let device = Device::open(&args.machine, args.machine.precision, ranks, progress)?;
     let vectors = on_device!(device, |ops| {
         let model = load_named(ops, &args.model.model_name_or_path, &args.model.changes, progress);
         let model = all_or_none(ranks, model)?;

@@ -40,7 +40,7 @@ pub fn run(args: &EvaluateArgs, ranks: &dyn Communicator, progress: &dyn Progres
         evaluated.sets.push((set.name.clone(), Evaluation::of(set, &args.cutoffs)?));
     }
     if pairs.is_some() || triplets.is_some() {
-        let device = all_or_none(ranks, Device::open(&args.machine, args.machine.precision, progress))?;
+        let device = Device::open(&args.machine, args.machine.precision, ranks, progress)?;
         on_device!(device, |ops| {
             let model = all_or_none(ranks, load_named(ops, &evaluated.model, &args.changes, progress))?;
             evaluated.pairs = pairs.map(|pairs| evaluate_pairs(&model, &pairs, embedding, progress)).transpose()?;

@@ -22,7 +22,7 @@ pub fn run(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
     let cache = args.embedding.cache();
     let mined = match model_name(args, &settings, progress) {
         Some(name) => {
-            let device = all_or_none(ranks, Device::open(&args.machine, args.machine.precision, progress))?;
+            let device = Device::open(&args.machine, args.machine.precision, ranks, progress)?;
             on_device!(device, |ops| {
                 let model = all_or_none(ranks, load_named(ops, name, &args.model_changes, progress))?;
                 let source = all_or_none(ranks, vectors(args, Some(&model), cache.as_ref()))?;

@@ -1,6 +1,7 @@
 //! `embertune score`: rows in, the same rows with a cross-encoder's scores out.
 
 use embertune::Result;
+use embertune::comm::Alone;
 use embertune::data::atomic::check_writable;
 use embertune::data::read_rows_by;
 use embertune::mine::{output, score_rows};
@@ -19,7 +20,7 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> Result<()> {
     check_writable(&args.output_file)?;
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
-    let device = Device::open(&args.machine, args.machine.precision, progress)?;
+    let device = Device::open(&args.machine, args.machine.precision, &Alone, progress)?;
     let folder = resolve(&args.model_name_or_path, progress)?;
     let scored = on_device!(device, |ops| {
         let teacher = CrossEncoder::load(ops, &folder, args.max_seq_length, args.activation_fn, progress)?;

@@ -78,7 +78,7 @@ impl Evaluator<'_> {
     pub fn results(&self, model: &str, sets: &[TestSet]) -> Result<Vec<SetResults>> {
         let progress = self.progress;
         let ranks = self.embedding.ranks;
-        let device = all_or_none(ranks, Device::open(self.machine, self.machine.precision, progress))?;
+        let device = Device::open(self.machine, self.machine.precision, ranks, progress)?;
         on_device!(device, |ops| {
             let model = all_or_none(ranks, load_named(ops, model, self.changes, progress))?;
             let retrieve = |set: &TestSet| retrieve(&model, set, self.depth, self.embedding, progress);

@@ -26,7 +26,7 @@ pub fn run(args: &TrainArgs, ranks: &dyn Communicator, display: &Display) -> Res
              little; a larger batch brings more of them and is faster: try 32",
         );
     }
-    let device = all_or_none(ranks, Device::open(&args.machine, args.precision(), progress))?;
+    let device = Device::open(&args.machine, args.precision(), ranks, progress)?;
     // The record says what was computed, not what was asked for.
     let precision = device.precision();
     if args.fp16 || args.bf16 == Some(true) && precision != Precision::Bf16 {
