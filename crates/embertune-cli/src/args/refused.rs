@@ -12,10 +12,12 @@ use super::boolean;
 /// `(flags, what is so instead, what to do)`.
 const REFUSED: &[(&[&str], &str, &str)] = &[
     (
+        &["deepspeed", "fsdp", "fsdp_config"],
+        "mpirun or srun starts the ranks, and each has all weights",
+        "`--shard_optimizer` divides the optimizer's state among them, as ZeRO-1 does",
+    ),
+    (
         &[
-            "deepspeed",
-            "fsdp",
-            "fsdp_config",
             "local_rank",
             "ddp_backend",
             "ddp_broadcast_buffers",
@@ -289,7 +291,7 @@ mod tests {
         let error = check("train --fsdp=full_shard --deepspeed x.json").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "`--fsdp` is not supported: mpirun or srun starts the ranks, and there is nothing to set of them"
+            "`--fsdp` is not supported: mpirun or srun starts the ranks, and each has all weights"
         );
         assert!(check("train --seed deepspeed").is_ok());
         assert_eq!(
