@@ -229,6 +229,7 @@ impl RunFolder {
     pub fn checkpoint<O: Ops>(&self, trainer: &Trainer<'_, O>, state: &State, limit: Option<usize>) -> Result<PathBuf> {
         let folder = self.partial.join(format!("{CHECKPOINT}{}", trainer.steps_done()));
         if folder.is_dir() {
+            remove(&self.moments())?;
             return Ok(folder);
         }
         let write = |folder: &Path| state.write(trainer, &self.moments(), &self.partial.join(LOG), folder);
