@@ -72,7 +72,7 @@ const REFUSED: &[(&[&str], &str, &str)] = &[
     (&["optim_target_modules"], "it belongs to the optimizers GaLore and APOLLO, which are not there", "leave it out"),
     (
         &["learning_rate_mapping", "router_mapping"],
-        "it is not supported: all weights have the same learning rate",
+        "it is not supported: rates differ by layer alone, by `--layer_decay`",
         "leave it out",
     ),
     (

@@ -259,7 +259,7 @@ pub struct TrainArgs {
     pub eval_strategy: Option<Strategy>,
 
     /// Steps between two evaluations [default: --logging_steps]
-    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    #[arg(long, value_name = "N", value_parser = steps, help_heading = "Evaluation")]
     pub eval_steps: Option<usize>,
 
     /// Write the best model to the output folder, and the last one to `last` in it
@@ -294,7 +294,7 @@ pub struct TrainArgs {
     pub logging_strategy: Strategy,
 
     /// Steps between two lines of the log
-    #[arg(long, value_name = "N", default_value_t = default().logging_steps, help_heading = "Log and checkpoints")]
+    #[arg(long, value_name = "N", value_parser = steps, default_value_t = default().logging_steps, help_heading = "Log and checkpoints")]
     pub logging_steps: usize,
 
     /// Write a line of the log for the first step, too
@@ -320,7 +320,7 @@ pub struct TrainArgs {
     pub save_strategy: Strategy,
 
     /// Steps between two checkpoints; 0 for none
-    #[arg(long, value_name = "N", default_value_t = default().save_steps, help_heading = "Log and checkpoints")]
+    #[arg(long, value_name = "N", value_parser = steps, default_value_t = default().save_steps, help_heading = "Log and checkpoints")]
     pub save_steps: usize,
 
     /// Number of checkpoints to keep; the oldest go first [default: all]
@@ -464,6 +464,16 @@ fn data_set(text: &str) -> std::result::Result<DataSet, String> {
 
 fn merge_alpha(text: &str) -> std::result::Result<MergeAlpha, String> {
     text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
+}
+
+/// A number of steps. transformers takes a number below 1 as well, as a share of all steps.
+fn steps(text: &str) -> std::result::Result<usize, String> {
+    text.parse().map_err(|_| match text.parse() {
+        Ok(share) if (0.0..1.0).contains(&share) => {
+            "a share of the steps is not supported: pass a number of steps".into()
+        }
+        _ => "expected a number of steps".into(),
+    })
 }
 
 fn max_steps(text: &str) -> std::result::Result<MaxSteps, String> {

@@ -69,7 +69,11 @@ impl<'a> Object<'a> {
                 // serde_json counts lines within this one; only its column helps.
                 let what = error.to_string();
                 let what = what.split(" at line ").next().unwrap_or_default();
+                let rest = text.get(error.column().saturating_sub(1)..).unwrap_or_default();
                 let hint = match (text.trim_end(), error.is_eof()) {
+                    _ if ["NaN", "Infinity"].iter().any(|no_number| rest.starts_with(no_number)) => {
+                        "Python writes NaN and Infinity where JSON has no such numbers: leave these rows out"
+                    }
                     ("[", _) => "put each row on its own line: `jq -c '.[]' in.json > out.jsonl`",
                     (text, _) if line == 1 && !text.trim_start().starts_with(['{', '[']) => {
                         "expected JSON lines, a JSON list, CSV, TSV or Parquet; a CSV file begins with the names of its columns"

@@ -92,7 +92,7 @@ fn a_bad_row_is_an_error_with_place_problem_and_hint() {
     let by_flag =
         |part: &str| format!("name the field that it is with `--columns {part}=...`, or rename it, or add it");
     let (query, positives) = (by_flag("query"), by_flag("pos"));
-    let cases: [(&str, &str, &str); 15] = [
+    let cases: [(&str, &str, &str); 16] = [
         (
             r#"{"query": "q" "pos": ["p"]}"#,
             "not valid JSON: expected `,` or `}` at column 15",
@@ -100,6 +100,11 @@ fn a_bad_row_is_an_error_with_place_problem_and_hint() {
         ),
         (r#"{"query": "q", "pos": ["p"]"#, "not valid JSON: EOF while parsing an object at column 27", whole),
         ("{", "not valid JSON: EOF while parsing an object at column 1", whole),
+        (
+            r#"{"query": "q", "pos": ["p"], "pos_scores": [-Infinity, NaN]}"#,
+            "not valid JSON: invalid number at column 46",
+            "Python writes NaN and Infinity where JSON has no such numbers: leave these rows out",
+        ),
         ("[", "not valid JSON: EOF while parsing a list at column 1", one_per_line),
         (r#"[{"query": "q", "pos": ["p"]}]"#, "found a list, expected a JSON object", one_per_line),
         ("7", "found a number, expected a JSON object", "every line is one object in braces"),
