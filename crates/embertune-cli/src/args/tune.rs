@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use embertune::data::Columns;
 
 use super::boolean;
+use super::model::{MachineArgs, ModelChangeArgs};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -38,6 +40,10 @@ pub struct TuneArgs {
     #[arg(long, value_name = "FILE")]
     pub candidate_pool: Option<PathBuf>,
 
+    /// Names of the columns of DATA and --test, where they are others than query, pos, neg and those of sentence-transformers
+    #[arg(long, value_name = "PART=COLUMN,...")]
+    pub columns: Option<Columns>,
+
     /// Watch this set, too, for what the model forgets: a BEIR folder, or POOL.jsonl,ROWS.jsonl. May be given several times
     #[arg(long, value_name = "FOLDER|POOL,ROWS")]
     pub probe: Vec<String>,
@@ -45,6 +51,9 @@ pub struct TuneArgs {
     /// Folder of the model, or its name on the Hugging Face hub
     #[arg(long, aliases = ["model_name_or_path", "model_name"], value_name = "FOLDER|NAME", help_heading = "Model")]
     pub model: String,
+
+    #[command(flatten)]
+    pub changes: ModelChangeArgs,
 
     /// Highest learning rate [default: by the size of the model]
     #[arg(long, value_name = "LR", help_heading = "Training")]
@@ -62,6 +71,10 @@ pub struct TuneArgs {
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Training")]
     pub seed: u64,
 
+    /// Compare groups of the test queries by these fields of the data, besides length, script and rarest word
+    #[arg(long, value_name = "FIELD,...", value_delimiter = ',', help_heading = "Comparison")]
+    pub slice_by: Vec<String>,
+
     /// Print the plan, with the command of each stage, and do nothing
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           hide_default_value = true, value_name = "True|False", help_heading = "Output", action = clap::ArgAction::Set)]
@@ -72,7 +85,6 @@ pub struct TuneArgs {
           hide_default_value = true, value_name = "True|False", help_heading = "Output", action = clap::ArgAction::Set)]
     pub no_texts: bool,
 
-    /// Number of threads; results do not depend on it [default: one per core]
-    #[arg(long, value_name = "N", help_heading = "Machine")]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
 }

@@ -125,3 +125,28 @@ fn tune_does_it_all_and_nothing_twice() {
     assert_eq!(done.code, 2);
     assert!(done.stderr.contains("not a folder that `tune` has begun"), "{}", done.stderr);
 }
+
+#[test]
+fn tune_takes_tables_columns_changes_of_the_model_and_fields_to_slice_by() {
+    let desk = Desk::new();
+    let rows = desk.read("rows.jsonl");
+    let rows = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
+    let records: Vec<_> = rows.map(|row| format!("{},{},tools\n", row["query"], row["pos"][0])).collect();
+    desk.write("known.csv", format!("query,pos,topic\n{}", records.concat()));
+    desk.write("named.csv", format!("question,answer,topic\n{}", records.concat()));
+    let flags = "--model model --learning_rate 1e-3 --num_train_epochs 1 --threads 2 --query_instruction_for_retrieval ask: \
+        --slice_by topic --precision fp32";
+    for (out, columns) in [("known", "--no_texts"), ("named", "--columns query=question,pos=answer")] {
+        let done = desk.run(&format!("tune {out}.csv --out {out} {flags} {columns}"));
+        assert!([0, 1].contains(&done.code), "{}\n{}", done.stdout, done.stderr);
+        assert!(done.stdout.contains(&format!("embertune convert {out}.csv {out}/rows.jsonl")), "{}", done.stdout);
+        for command in ["evaluate", "mine", "train"] {
+            let line = done.stdout.lines().find(|line| line.contains(&format!("embertune {command} "))).unwrap();
+            assert!(line.contains("ask:") && line.contains("--precision fp32"), "{line}");
+        }
+        assert!(desk.read(&format!("{out}/model/config_sentence_transformers.json")).contains("ask:"));
+        // A field that the queries do not have would be an error.
+        let compare = done.stdout.lines().find(|line| line.contains("embertune compare ")).unwrap();
+        assert!(compare.contains("--slice_by topic"), "{compare}");
+    }
+}

@@ -20,7 +20,7 @@ use embertune::report::command::quoted;
 use embertune::report::verdict::{VERDICT, VerdictRecord};
 use embertune::{Error, Result};
 
-use super::start_n_threads;
+use super::start_threads;
 use crate::args::{Cli, Command, TuneArgs};
 use crate::diagnostics;
 use crate::printer;
@@ -33,7 +33,7 @@ const GOES_ON: &str = "the same `embertune tune` command goes on from here";
 /// Runs the command. The exit code says whether the model is better.
 pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
     // Before anything computes: a stage like `split`, which has no flag for it, would start as many as there are cores.
-    start_n_threads(args.threads)?;
+    start_threads(&args.machine)?;
     let facts = Facts::read(args, progress)?;
     let plan = Plan::of(args, &facts);
     printer::print(&outline(&facts, &plan))?;
@@ -117,6 +117,7 @@ fn carry_out(command: &[String], progress: &Display) -> Result<()> {
         hint: Some("the flags of `tune` went into this command as they are".into()),
     })?;
     match cli.command {
+        Command::Convert(args) => super::convert::run(&args, progress),
         Command::Audit(args) => super::audit::run(&args, progress).map(drop),
         Command::Split(args) => super::split::run(&args, progress),
         Command::Evaluate(args) => super::evaluate::run(&args, &Alone, progress),
@@ -124,7 +125,7 @@ fn carry_out(command: &[String], progress: &Display) -> Result<()> {
         Command::Train(args) => super::train::run(&args, &Alone, progress),
         Command::Compare(args) => super::compare::run(&args, progress).map(drop),
         Command::Report(args) => super::report::run(&args, progress),
-        Command::Score(_) | Command::Embed(_) | Command::Convert(_) | Command::Tune(_) | Command::GenDocs { .. } => {
+        Command::Score(_) | Command::Embed(_) | Command::Tune(_) | Command::GenDocs { .. } => {
             unreachable!("no stage is one of these")
         }
     }

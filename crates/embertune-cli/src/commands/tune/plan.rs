@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use embertune::data::files::files_of;
+use embertune::data::files::{files_of, for_each_row};
+use embertune::data::source::Raw;
 use embertune::data::{Columns, Pool, TextId, read_examples_by, read_pool};
 use embertune::model::resolve;
 use embertune::progress::Progress;
@@ -11,6 +12,7 @@ use embertune::{Error, Result};
 use serde_json::Value;
 
 use crate::args::TuneArgs;
+use crate::args::model::{MachineArgs, ModelChangeArgs};
 
 /// The folder of the tuned model, in that of `tune`.
 pub const MODEL: &str = "model";
@@ -32,6 +34,8 @@ pub struct Facts {
     hidden: usize,
     model_files: Vec<PathBuf>,
     data_files: Vec<PathBuf>,
+    /// Whether the rows need another form first: they are tables, or have columns of other names.
+    is_converted: bool,
     /// The passages that are searched.
     pub pool: Pool,
 }
@@ -42,7 +46,7 @@ impl Facts {
     /// # Errors
     /// Files that cannot be read.
     pub fn read(args: &TuneArgs, progress: &dyn Progress) -> Result<Facts> {
-        let columns = Columns::default();
+        let columns = args.columns.clone().unwrap_or_default();
         let rows = read_examples_by(&args.data, &columns, progress)?;
         let test = args.test.as_deref().map(|path| read_examples_by(path, &columns, progress)).transpose()?;
         let mut positives: Vec<_> = rows.iter().flat_map(|row| &row.positives).map(|text| TextId::of(text).0).collect();
@@ -56,6 +60,11 @@ impl Facts {
             Some(path) => Pool::new(read_pool(path, progress)?),
             None => Pool::new(passages()),
         };
+        let mut is_converted = args.columns.is_some();
+        for_each_row(&args.data, &columns, |_, raw| {
+            is_converted |= matches!(raw, Raw::Csv(..));
+            Ok(())
+        })?;
         let folder = resolve(&args.model, progress)?;
         Ok(Facts {
             n_rows: rows.len(),
@@ -67,6 +76,7 @@ impl Facts {
                 .filter(|path| path.is_file())
                 .collect(),
             data_files: files_of(&args.data)?,
+            is_converted,
             pool,
         })
     }
@@ -205,7 +215,11 @@ impl Plan {
         let choices = Choices::of(facts.n_rows, facts.hidden, facts.has_labels(), args.test.is_some());
         let at = |name: &str| args.out.join(name);
         let pool = args.candidate_pool.clone().unwrap_or_else(|| at("pool.jsonl"));
-        let test = args.test.clone().unwrap_or_else(|| at("data/test.jsonl"));
+        // So that all stages after it know the names of the columns, and `split` makes JSON lines.
+        let data = if facts.is_converted { at("rows.jsonl") } else { args.data.clone() };
+        let convert_test = |test: &PathBuf| if args.columns.is_some() { at("test.jsonl") } else { test.clone() };
+        let named_test = args.test.as_ref().map(convert_test);
+        let test = named_test.clone().unwrap_or_else(|| at("data/test.jsonl"));
         let (train, dev) = (at("data/train.jsonl"), at("data/dev.jsonl"));
         let mined = at("train.mined.jsonl");
         let batch_size = args.per_device_train_batch_size.unwrap_or(choices.batch_size).to_string();
@@ -213,9 +227,22 @@ impl Plan {
         let seed = args.seed.to_string();
         let mut builder = Builder { args, stages: Vec::new() };
 
+        let columns = args.columns.as_ref().map(Columns::to_string);
+        let mut convert = |name: &'static str, reads: Vec<PathBuf>, from: &Path, to: &Path| {
+            let line = Line::new("convert").path(from).path(to).maybe_flag("--columns", columns.as_deref());
+            builder.add(name, "rows as all other stages read them", line, reads, vec![to.into()], Texts::None);
+        };
+        if facts.is_converted {
+            convert("convert", facts.data_files.clone(), &args.data, &data);
+        }
+        if let (Some(from), Some(to), Some(_)) = (&args.test, &named_test, &columns) {
+            convert("convert test rows", vec![from.clone()], from, to);
+        }
+        let data_files = if facts.is_converted { vec![data.clone()] } else { facts.data_files.clone() };
+
         let audit = Line::new("audit")
-            .path(&args.data)
-            .maybe("--test", args.test.as_deref())
+            .path(&data)
+            .maybe("--test", named_test.as_deref())
             .maybe("--candidate_pool", args.candidate_pool.as_deref())
             .flag("--query_max_len", QUERY_MAX_LEN)
             .flag("--passage_max_len", PASSAGE_MAX_LEN)
@@ -224,8 +251,8 @@ impl Plan {
             .flag("--fail_on", "never")
             .named("--html", &at("audit.html"))
             .named("--output", &at("audit.json"));
-        let mut reads = facts.data_files.clone();
-        reads.extend(args.test.iter().chain(&args.candidate_pool).cloned());
+        let mut reads = data_files.clone();
+        reads.extend(named_test.iter().chain(&args.candidate_pool).cloned());
         builder.add(
             "audit",
             "what is wrong with the data",
@@ -236,7 +263,7 @@ impl Plan {
         );
 
         let split = Line::new("split")
-            .path(&args.data)
+            .path(&data)
             .named("--out", &at("data"))
             .flag("--dev", &choices.dev.to_string())
             .flag("--test", &choices.test.to_string())
@@ -245,7 +272,7 @@ impl Plan {
             None => "queries to choose the best epoch on, and others for the verdict",
             Some(_) => "queries to choose the best epoch on",
         };
-        builder.add("split", why, split, facts.data_files.clone(), vec![at("data")], Texts::None);
+        builder.add("split", why, split, data_files, vec![at("data")], Texts::None);
 
         let on_test = |line: Line| {
             let line = line.named("--index_file_jsonl_path", &pool).named("--query_file_jsonl_path", &test);
@@ -254,16 +281,19 @@ impl Plan {
         // The baseline, the mining and the training search the same pool with the base model, the training and `compare` with the tuned one.
         let vectors = at("vectors");
         let base = at("base.json");
-        let baseline = on_test(Line::new("evaluate").flag("--model_name_or_path", &args.model))
+        let slices = args.slice_by.join(",");
+        let kept_fields = Some(slices.as_str()).filter(|_| args.no_texts);
+        let baseline = on_test(Line::new("evaluate").model(args))
             .named("--output", &base)
-            .named("--vector_cache", &vectors);
+            .named("--vector_cache", &vectors)
+            .maybe_flag("--slice_by", kept_fields);
         let mut reads = vec![pool.clone(), test.clone()];
         reads.extend(facts.model_files.iter().cloned());
         builder.add("baseline", "how good the model is as it is", baseline, reads, vec![base.clone()], Texts::MayShow);
 
         if choices.n_negatives > 0 {
             let mine = Line::new("mine")
-                .flag("--model_name_or_path", &args.model)
+                .model(args)
                 .named("--input_file", &train)
                 .named("--candidate_pool", &pool)
                 .named("--output_file", &mined)
@@ -285,7 +315,7 @@ impl Plan {
         let train_data = if choices.n_negatives > 0 { &mined } else { &train };
         let model = at(MODEL);
         let mut learn = Line::new("train")
-            .flag("--model_name_or_path", &args.model)
+            .model(args)
             .named("--train_data", train_data)
             .named("--eval_data", &dev)
             .named("--output_dir", &model)
@@ -327,7 +357,8 @@ impl Plan {
         let verdict = at("verdict.json");
         let compare = on_test(Line::new("compare").path(&base).path(&model))
             .named("--save_verdict", &args.out)
-            .named("--vector_cache", &vectors);
+            .named("--vector_cache", &vectors)
+            .maybe_flag("--slice_by", Some(&slices));
         let reads = vec![base, model.join("model.safetensors"), pool.clone(), test.clone()];
         builder.add(
             "compare",
@@ -386,8 +417,8 @@ impl Builder<'_> {
         if texts == Texts::MayShow && self.args.no_texts {
             line = line.word("--no_texts");
         }
-        if let Some(threads) = self.args.threads.filter(|_| !matches!(name, "split" | "report")) {
-            line = line.flag("--threads", &threads.to_string());
+        if matches!(name, "audit" | "baseline" | "mine" | "train" | "compare") {
+            line = line.machine(&self.args.machine);
         }
         self.stages.push(Stage { name, why: why.into(), command: line.words, reads, writes });
     }
@@ -418,6 +449,45 @@ impl Line {
 
     fn named(self, name: &str, path: &Path) -> Line {
         self.flag(name, &path.to_string_lossy())
+    }
+
+    /// The base model, and what the user changes about it.
+    fn model(self, args: &TuneArgs) -> Line {
+        let ModelChangeArgs { pooling, normalized, max_seq_length, .. } = &args.changes;
+        let is_normalized = normalized.map(|is_it| if is_it { "True" } else { "False" });
+        let max_seq_length = max_seq_length.map(|n| n.to_string());
+        let prompt = |line: Line, name: &str, prompt: &Option<String>| match prompt {
+            Some(prompt) => line.flag(name, prompt),
+            None => line,
+        };
+        let line = self
+            .flag("--model_name_or_path", &args.model)
+            .maybe_flag("--pooling", pooling.as_deref())
+            .maybe_flag("--normalized", is_normalized)
+            .maybe_flag("--max_seq_length", max_seq_length.as_deref());
+        let ModelChangeArgs { query_instruction_for_retrieval, passage_instruction_for_retrieval, .. } = &args.changes;
+        let line = prompt(line, "--query_instruction_for_retrieval", query_instruction_for_retrieval);
+        prompt(line, "--passage_instruction_for_retrieval", passage_instruction_for_retrieval)
+    }
+
+    /// What is other than by default.
+    fn machine(self, machine: &MachineArgs) -> Line {
+        let [device, precision] = [machine.device.to_string(), machine.precision.to_string()];
+        let other = |value: &str| (value != "auto").then_some(value.to_string());
+        let threads = machine.threads.map(|n| n.to_string());
+        let line = self
+            .maybe_flag("--threads", threads.as_deref())
+            .maybe_flag("--device", other(&device).as_deref())
+            .maybe_flag("--precision", other(&precision).as_deref());
+        if machine.allow_emulation { line.word("--allow_emulation") } else { line }
+    }
+
+    /// A flag whose value is there and not empty.
+    fn maybe_flag(self, name: &str, value: Option<&str>) -> Line {
+        match value {
+            Some(value) if !value.is_empty() => self.flag(name, value),
+            _ => self,
+        }
     }
 
     fn maybe(self, name: &str, path: Option<&Path>) -> Line {
