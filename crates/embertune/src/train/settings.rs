@@ -14,7 +14,7 @@ use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, OptimizerName, SchedulerKwargs, SchedulerType};
 use crate::train::adaptation::AdaptationSettings;
 use crate::train::cadence::Strategy;
-use crate::train::loss_settings::LossSettings;
+use crate::train::loss_settings::{LossName, LossSettings};
 use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
 use crate::train::merge::MergeAlpha;
@@ -445,6 +445,18 @@ impl TrainSettings {
         }
         if self.eval_strategy == Some(Strategy::No) && (self.eval_data.is_some() || self.eval_split.is_some()) {
             notes.push("`--eval_strategy no`: nothing is evaluated, and all rows are trained on".into());
+        }
+        let recipe = |settings: &TrainSettings| {
+            let TrainSettings { per_device_train_batch_size, learning_rate, temperature, num_train_epochs, .. } =
+                settings;
+            (*per_device_train_batch_size, [*learning_rate, *temperature, *num_train_epochs])
+        };
+        if self.loss.name == LossName::InfoNce && recipe(self) == recipe(&TrainSettings::default()) {
+            notes.push(
+                "batch size, learning rate, temperature and epochs are the original's defaults, whatever the data; `embertune tune` \
+                 chooses them by its size, and docs/guide/choosing.md has its table"
+                    .into(),
+            );
         }
         notes
     }
