@@ -5,9 +5,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use embertune::comm::{Communicator, all_or_none};
-use embertune::device::{Precision, cpu};
+use embertune::device::{Emulation, Precision, cpu};
 use embertune::progress::Progress;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+use embertune::train::memory::shown;
 use embertune::{Error, Result};
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+use embertune_gpu::Products;
 use embertune_kernels::cpu::Cpu;
 
 use crate::args::MachineArgs;
@@ -121,18 +125,14 @@ impl Device {
         local_rank: Option<usize>,
         progress: &dyn Progress,
     ) -> Result<Device> {
+        let asked = (precision, args.emulation());
         let gpu = match args.device {
             Choice::Cpu => None,
-            // GPUs do not multiply bf16 yet.
-            Choice::Auto => (precision != Precision::Bf16).then(|| any_gpu(local_rank)).flatten(),
-            Choice::Gpu(..) if precision == Precision::Bf16 => {
-                return Err(Error::Setting {
-                    problem: format!("`--precision bf16` with `--device {}`: on GPUs products are f32", args.device),
-                    hint: Some("use `--precision fp32`, or `--device cpu`".into()),
-                });
+            Choice::Auto => any_gpu(local_rank, asked),
+            Choice::Gpu(kind, None) => {
+                Some((kind, gpu_of(local_rank, |number| open(kind, number, asked), Device::n_gpus)?))
             }
-            Choice::Gpu(kind, None) => Some((kind, gpu_of(local_rank, |number| open(kind, number), Device::n_gpus)?)),
-            Choice::Gpu(kind, number) => Some((kind, open(kind, number)?)),
+            Choice::Gpu(kind, number) => Some((kind, open(kind, number, asked)?)),
         };
         match gpu {
             Some((kind, device)) => {
@@ -158,10 +158,8 @@ impl Device {
 
     /// How it multiplies.
     pub fn precision(&self) -> Precision {
-        match self {
-            Device::Cpu(cpu) if cpu.multiplies_bf16() => Precision::Bf16,
-            _ => Precision::Fp32,
-        }
+        let multiplies_bf16 = on_device!(self, |ops| ops.multiplies_bf16());
+        if multiplies_bf16 { Precision::Bf16 } else { Precision::Fp32 }
     }
 }
 
@@ -184,9 +182,11 @@ fn gpu_of<D>(
     })
 }
 
-/// The first kind of GPU of this build that works. A processor that plays a GPU is none: the CPU's own kernels are faster.
-fn any_gpu(local_rank: Option<usize>) -> Option<(Kind, Device)> {
-    let open = |kind| gpu_of(local_rank, |number| open(kind, number), Device::n_gpus);
+/// The first kind of GPU of this build that works, in the precision that is asked for. A processor that plays a GPU is none: the CPU's own kernels
+/// are faster.
+fn any_gpu(local_rank: Option<usize>, (precision, _): (Precision, Emulation)) -> Option<(Kind, Device)> {
+    let asked = (precision, Emulation::Refused);
+    let open = |kind| gpu_of(local_rank, |number| open(kind, number, asked), Device::n_gpus);
     let devices = Kind::ALL.iter().filter_map(|&(_, kind)| Some((kind, open(kind).ok()?)));
     devices.into_iter().find(|(_, device)| match device {
         #[cfg(any(feature = "vulkan", feature = "metal"))]
@@ -195,22 +195,46 @@ fn any_gpu(local_rank: Option<usize>) -> Option<(Kind, Device)> {
     })
 }
 
-fn open(kind: Kind, number: Option<usize>) -> Result<Device> {
+/// [`Precision::Auto`] is f32 on a GPU.
+fn open(kind: Kind, number: Option<usize>, _asked: (Precision, Emulation)) -> Result<Device> {
     let name = Choice::Gpu(kind, number);
     #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
     let failed = |error: embertune_gpu::Unavailable| Error::Setting {
         problem: format!("`--device {name}`: no such device works here: {error}"),
         hint: Some(format!("{}; or use `--device cpu`", needed(kind))),
     };
+    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    let choices: &[Products] = match _asked {
+        (Precision::Auto | Precision::Fp32, _) => &[Products::F32],
+        (Precision::Bf16, Emulation::Refused) => &[Products::Bf16],
+        (Precision::Bf16, Emulation::Allowed) => &[Products::Bf16, Products::Bf16Emulated],
+    };
+    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    let without_bf16 = || Error::Setting {
+        problem: format!("`--precision bf16` with `--device {name}`: this GPU, or its driver, does not have bf16"),
+        hint: Some("use `--precision fp32`, or `--allow_emulation` for the same numbers, slower than in f32".into()),
+    };
     match kind {
         #[cfg(feature = "cuda")]
-        Kind::Cuda => embertune_gpu::cuda(number.unwrap_or(0)).map(Device::Cuda).map_err(failed),
+        Kind::Cuda => {
+            let gpu = embertune_gpu::cuda(number.unwrap_or(0)).map_err(failed)?.multiplying(choices);
+            gpu.map(Device::Cuda).ok_or_else(without_bf16)
+        }
         #[cfg(feature = "rocm")]
-        Kind::Rocm => embertune_gpu::rocm(number.unwrap_or(0)).map(Device::Rocm).map_err(failed),
+        Kind::Rocm => {
+            let gpu = embertune_gpu::rocm(number.unwrap_or(0)).map_err(failed)?.multiplying(choices);
+            gpu.map(Device::Rocm).ok_or_else(without_bf16)
+        }
         #[cfg(feature = "vulkan")]
-        Kind::Vulkan => embertune_gpu::wgpu(number).map(Device::Wgpu).map_err(failed),
+        Kind::Vulkan => {
+            let gpu = embertune_gpu::wgpu(number).map_err(failed)?.multiplying(choices);
+            gpu.map(Device::Wgpu).ok_or_else(without_bf16)
+        }
         #[cfg(feature = "metal")]
-        Kind::Metal => embertune_gpu::wgpu(number).map(Device::Wgpu).map_err(failed),
+        Kind::Metal => {
+            let gpu = embertune_gpu::wgpu(number).map_err(failed)?.multiplying(choices);
+            gpu.map(Device::Wgpu).ok_or_else(without_bf16)
+        }
         #[allow(unreachable_patterns)]
         _ => Err(Error::Setting {
             problem: format!("`--device {name}`: this build has no support for it"),
@@ -228,19 +252,38 @@ pub fn watched<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     {
         use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            let failed = panic.downcast::<embertune_gpu::Unavailable>().unwrap_or_else(|other| resume_unwind(other));
-            Err(Error::Setting {
-                problem: format!("the GPU failed: {failed}"),
-                hint: Some(
-                    "where its memory is full: a smaller `--per_device_train_batch_size`, `--batch_size` or \
-                     `--passage_max_len`, or `--device cpu`; a training goes on with `--resume_from_checkpoint`"
-                        .into(),
-                ),
-            })
+            let failed = panic.downcast::<embertune_gpu::Unavailable>().map(|failed| *failed);
+            // What was not read back may have failed as well.
+            let failed = failed.or_else(|other| embertune_gpu::take_failure().ok_or(other));
+            Err(failure(&failed.unwrap_or_else(|other| resume_unwind(other))))
         })
     }
     #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal")))]
     work()
+}
+
+/// The part of the memory that a GPU turned out to have which is advised as a budget: the runtime takes memory in pages, which are never quite full.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+const ADVISED_PERCENT: u64 = 60;
+
+/// What a GPU that fails in the midst of work is to the user.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+fn failure(failed: &embertune_gpu::Unavailable) -> Error {
+    let Some(bytes) = failed.full_at_bytes else {
+        return Error::Setting {
+            problem: format!("the GPU failed: {failed}"),
+            hint: Some("use `--device cpu`; a training goes on with `--resume_from_checkpoint`".into()),
+        };
+    };
+    let bytes = bytes as u64;
+    Error::Setting {
+        problem: format!("the GPU's memory is full: its buffers took {} when more was wanted", shown(bytes)),
+        hint: Some(format!(
+            "a training fits with `--memory_budget {}MB`, which computes activations twice where it has to, and goes on with \
+             `--resume_from_checkpoint`; other commands take a smaller `--batch_size`; or use `--device cpu`",
+            (bytes * ADVISED_PERCENT / 100).div_ceil(1_000_000)
+        )),
+    }
 }
 
 /// What a kind of device needs on the machine.
@@ -294,9 +337,10 @@ mod tests {
     #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal")))]
     #[test]
     fn a_build_without_gpus_says_how_to_build_one_with_them() {
-        let error = open(Kind::Cuda, Some(1)).err().expect("an error");
+        let asked = (Precision::Auto, Emulation::Refused);
+        let error = open(Kind::Cuda, Some(1), asked).err().expect("an error");
         assert!(error.to_string().contains("`--device cuda:1`"), "{error}");
         assert!(error.hint().unwrap().contains("--features cuda"));
-        assert!(any_gpu(None).is_none() && any_gpu(Some(1)).is_none());
+        assert!(any_gpu(None, asked).is_none() && any_gpu(Some(1), asked).is_none());
     }
 }

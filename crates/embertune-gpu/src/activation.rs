@@ -42,6 +42,7 @@ pub(crate) fn activation_backward<R: CubeRuntime>(
     let d_x = gpu.empty(len);
     let (count, dim) = gpu.grid(len);
     backward::launch::<R>(&gpu.client, count, dim, array(d_y), array(x), written(&d_x), act);
+    gpu.note_buffers();
     d_x
 }
 

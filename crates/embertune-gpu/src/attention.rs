@@ -14,6 +14,7 @@ use embertune_kernels::ops::{AttentionSaved, Heads, Ragged, RelativeBias};
 use crate::Gpu;
 use crate::dropout::{Draw, factor};
 use crate::geometry::{Bucket, Geometry};
+use crate::products::product;
 use crate::tensors::{Backend, Buffer, Indices, array, contiguous, flat, index_array, written};
 
 /// `[n_texts, heads, len, head_dim]`, or `[n_texts, heads, len, len]`.
@@ -71,7 +72,7 @@ impl<'a, R: CubeRuntime> Inputs<'a, R> {
         self.padded(self.qkv, bucket, 3 * width, part * width)
     }
 
-    /// `heads.width()` columns of the flat `x` from column `offset`, padded. Rows of `x` are `stride` long.
+    /// `heads.width()` columns of the flat `x` from column `offset`, padded, as products multiply them. Rows of `x` are `stride` long.
     fn padded(&self, x: &Buffer<R>, bucket: &Bucket<R>, stride: usize, offset: usize) -> PerHead<R> {
         let Heads { heads, head_dim } = self.heads;
         let n = bucket.n_texts * heads * bucket.len * head_dim;
@@ -91,7 +92,7 @@ impl<'a, R: CubeRuntime> Inputs<'a, R> {
             stride,
             offset,
         );
-        y.reshape([bucket.n_texts, heads, bucket.len, head_dim])
+        self.gpu.factor(y.reshape([bucket.n_texts, heads, bucket.len, head_dim]))
     }
 
     /// Writes `scale * x` without the padding to where [`padded`](Inputs::padded) reads.
@@ -143,7 +144,7 @@ pub(crate) fn attention_forward<R: CubeRuntime>(inputs: &Inputs<'_, R>) -> Atten
     let (context, lse) = (gpu.empty(n_tokens * width), gpu.empty(heads * n_tokens));
     for bucket in &geometry.buckets {
         let [query, key, value] = [0, 1, 2].map(|part| inputs.part(bucket, part));
-        let scores = contiguous(query.matmul(key.transpose()));
+        let scores = contiguous(product(query, key.transpose()));
         let n = scores.dims().iter().product();
         let (count, dim) = gpu.grid(n);
         let (table, bucket_of, max_len) = inputs.bias_arrays();
@@ -187,7 +188,9 @@ pub(crate) fn attention_forward<R: CubeRuntime>(inputs: &Inputs<'_, R>) -> Atten
             scale,
             inputs.dropout.is_some(),
         );
-        inputs.write_back(exps.matmul(value), bucket, 1.0, (&context, width, 0));
+        let of_bucket = product(gpu.factor(exps), value);
+        gpu.note_buffers();
+        inputs.write_back(of_bucket, bucket, 1.0, (&context, width, 0));
     }
     AttentionSaved { context, lse }
 }
@@ -213,8 +216,8 @@ pub(crate) fn attention_backward<R: CubeRuntime>(
     for bucket in &geometry.buckets {
         let [query, key, value] = [0, 1, 2].map(|part| inputs.part(bucket, part));
         let d_out = inputs.padded(d_context, bucket, width, 0);
-        let scores = contiguous(query.clone().matmul(key.clone().transpose()));
-        let d_probs = contiguous(d_out.clone().matmul(value.transpose()));
+        let scores = contiguous(product(query.clone(), key.clone().transpose()));
+        let d_probs = contiguous(product(d_out.clone(), value.transpose()));
         let (count, dim) = gpu.grid(scores.dims().iter().product());
         let (table, bucket_of, max_len) = inputs.bias_arrays();
         let Draw { site, threshold, scale } = Draw::of(inputs.dropout);
@@ -245,10 +248,12 @@ pub(crate) fn attention_backward<R: CubeRuntime>(
         // The kernel has written over both.
         let (dropped_probs, d_scores) = (scores, d_probs);
         // context = dropped_probs v
-        let d_value = dropped_probs.transpose().matmul(d_out);
+        let d_value = product(gpu.factor(dropped_probs).transpose(), d_out);
         // scores = scale q k^T + bias
-        let d_query = d_scores.clone().matmul(key);
-        let d_key = d_scores.clone().transpose().matmul(query);
+        let factor = gpu.factor(d_scores.clone());
+        let d_query = product(factor.clone(), key);
+        let d_key = product(factor.transpose(), query);
+        gpu.note_buffers();
         let place = |part: usize| (&d_qkv, 3 * width, part * width);
         inputs.write_back(d_query, bucket, inputs.scale(), place(0));
         inputs.write_back(d_key, bucket, inputs.scale(), place(1));

@@ -1,14 +1,17 @@
 //! [`Gpu`]: a device, opened and tried.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn_cubecl::CubeRuntime;
 use burn_tensor::backend::Backend as _;
+use cubecl::features::TypeUsage;
+use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::ComputeClient;
-use embertune_kernels::ops::BufferBytes;
+use embertune_kernels::ops::{BufferBytes, Memory};
 
+use crate::failure::{Unavailable, caught, opening};
 use crate::geometry::Geometry;
+use crate::products::Products;
 use crate::tensors::Backend;
 
 /// NVIDIA's GPUs.
@@ -25,6 +28,11 @@ pub type Wgpu = cubecl::wgpu::WgpuRuntime;
 pub struct Gpu<R: CubeRuntime> {
     pub(crate) device: R::Device,
     pub(crate) client: ComputeClient<R>,
+    pub(crate) products: Products,
+    /// All its memory, where that is known.
+    memory_bytes: Option<u64>,
+    /// The most that its buffers were seen to take, while somebody wants to know.
+    peak: Arc<Mutex<Option<usize>>>,
     /// Of the batch that was used last: all layers ask for the same.
     pub(crate) last_geometry: Arc<Mutex<Option<Arc<Geometry<R>>>>>,
 }
@@ -32,16 +40,15 @@ pub struct Gpu<R: CubeRuntime> {
 impl<R: CubeRuntime> Clone for Gpu<R> {
     /// The same device.
     fn clone(&self) -> Self {
-        Gpu { device: self.device.clone(), client: self.client.clone(), last_geometry: Arc::clone(&self.last_geometry) }
+        Gpu {
+            device: self.device.clone(),
+            client: self.client.clone(),
+            products: self.products,
+            memory_bytes: self.memory_bytes,
+            peak: Arc::clone(&self.peak),
+            last_geometry: Arc::clone(&self.last_geometry),
+        }
     }
-}
-
-/// A device that cannot be used, or no longer.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct Unavailable {
-    /// What the driver, or the lack of one, says.
-    pub reason: String,
 }
 
 impl<R: CubeRuntime> Gpu<R> {
@@ -50,17 +57,33 @@ impl<R: CubeRuntime> Gpu<R> {
     /// # Errors
     /// Where there is no driver or no such device, or the sum is wrong.
     pub fn open(device: R::Device) -> Result<Self, Unavailable> {
-        let gpu = quietly(|| {
+        let (gpu, sum) = opening(|| {
             let client = R::client(&device);
-            let gpu = Gpu { device, client, last_geometry: Arc::default() };
+            let gpu = Gpu {
+                device,
+                client,
+                products: Products::F32,
+                memory_bytes: None,
+                peak: Arc::default(),
+                last_geometry: Arc::default(),
+            };
             let sum = gpu.floats(&[1.0, 2.0]).add_scalar(1.0).try_into_data();
             sum.map(|sum| (gpu, sum.into_vec::<f32>().unwrap_or_default())).map_err(|error| format!("{error:?}"))
-        });
-        match gpu {
-            Ok((gpu, sum)) if sum == [2.0, 3.0] => Ok(gpu),
-            Ok((_, sum)) => Err(Unavailable { reason: format!("it computes [1, 2] + 1 = {sum:?}") }),
-            Err(reason) => Err(Unavailable { reason }),
-        }
+        })?;
+        if sum == [2.0, 3.0] { Ok(gpu) } else { Err(Unavailable::new(format!("it computes [1, 2] + 1 = {sum:?}"))) }
+    }
+
+    /// The same device, multiplying by the first of `choices` that it has; [`open`](Self::open) gives one that multiplies f32.
+    pub fn multiplying(self, choices: &[Products]) -> Option<Self> {
+        let of_bf16 = self.client.properties().features.type_usage(ElemType::Float(FloatKind::BF16).into());
+        let has_bf16 = of_bf16.is_superset(TypeUsage::Buffer | TypeUsage::Conversion);
+        let products = *choices.iter().find(|products| **products != Products::Bf16 || has_bf16)?;
+        Some(Gpu { products, ..self })
+    }
+
+    /// Whether products multiply bf16.
+    pub fn multiplies_bf16(&self) -> bool {
+        self.products != Products::F32
     }
 
     /// The name of the runtime.
@@ -78,10 +101,23 @@ impl<R: CubeRuntime> Gpu<R> {
     /// # Errors
     /// What failed since the last time, lack of memory for one.
     pub fn synchronize(&self) -> Result<(), Unavailable> {
-        Backend::<R>::sync(&self.device).map_err(|error| Unavailable { reason: format!("{error:?}") })
+        self.done(|| Backend::<R>::sync(&self.device).map_err(|error| format!("{error:?}")))
     }
 
-    pub(crate) fn memory(&self) -> BufferBytes {
+    /// What `wait` gives, which waits for everything before.
+    ///
+    /// # Errors
+    /// What failed since the last time.
+    pub(crate) fn done<T>(&self, wait: impl FnOnce() -> Result<T, String>) -> Result<T, Unavailable> {
+        caught(wait).map_err(|failure| failure.with_bytes(self.buffers().held))
+    }
+
+    /// Of the device, as far as its driver says.
+    pub(crate) fn own_memory(&self) -> Memory {
+        Memory::Own { bytes: self.memory_bytes }
+    }
+
+    pub(crate) fn buffers(&self) -> BufferBytes {
         let usage = self.client.memory_usage().ok();
         usage.map_or_else(BufferBytes::default, |usage| BufferBytes {
             used: usage.bytes_in_use as usize,
@@ -92,6 +128,22 @@ impl<R: CubeRuntime> Gpu<R> {
     pub(crate) fn release_unused(&self) {
         self.client.memory_cleanup();
     }
+
+    /// The most that buffers take while `work` is done, as the operations see it. What the runtime holds says little: it takes memory in
+    /// pages of up to a quarter of all.
+    pub(crate) fn peak(&self, work: &mut dyn FnMut()) -> usize {
+        let peak = || self.peak.lock().unwrap_or_else(PoisonError::into_inner);
+        *peak() = Some(self.buffers().used);
+        work();
+        peak().take().unwrap_or(0)
+    }
+
+    /// For [`peak`](Self::peak): to be called where an operation has all its buffers.
+    pub(crate) fn note_buffers(&self) {
+        if let Some(peak) = &mut *self.peak.lock().unwrap_or_else(PoisonError::into_inner) {
+            *peak = self.buffers().used.max(*peak);
+        }
+    }
 }
 
 /// NVIDIA's GPU of this number.
@@ -100,7 +152,10 @@ impl<R: CubeRuntime> Gpu<R> {
 /// Where there is none, or no driver.
 #[cfg(feature = "cuda")]
 pub fn cuda(index: usize) -> Result<Gpu<Cuda>, Unavailable> {
-    Gpu::open(burn_cuda::CudaDevice::new(index))
+    let gpu = Gpu::open(burn_cuda::CudaDevice::new(index))?;
+    // CubeCL's largest page is a quarter of all memory.
+    let memory_bytes = Some(4 * gpu.client.properties().memory.max_page_size);
+    Ok(Gpu { memory_bytes, ..gpu })
 }
 
 /// AMD's GPU of this number.
@@ -130,18 +185,4 @@ impl Gpu<Wgpu> {
         const PROCESSOR: u16 = 3;
         self.client.enumerate_all_devices().iter().all(|id| id.type_id == PROCESSOR)
     }
-}
-
-/// What `attempt` gives, or the first message with which it panics: the runtimes panic where a driver is missing, and in a thread of their own.
-fn quietly<T>(attempt: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let first = Arc::new(OnceLock::new());
-    let seen = Arc::clone(&first);
-    // Nothing is to be seen of the panic; this runs before anything else computes.
-    let hook = take_hook();
-    set_hook(Box::new(move |panic| {
-        let _ = seen.set(panic.payload_as_str().unwrap_or("the driver does not say why").to_string());
-    }));
-    let outcome = catch_unwind(AssertUnwindSafe(attempt));
-    set_hook(hook);
-    outcome.unwrap_or_else(|_| Err(first.get().cloned().unwrap_or_else(|| "the driver does not say why".into())))
 }

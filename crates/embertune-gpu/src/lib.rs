@@ -14,11 +14,13 @@ mod columns;
 mod device;
 mod dropout;
 mod embedding;
+mod failure;
 mod geometry;
 mod layer_norm;
 mod linear;
 mod normalize;
 mod pool;
+mod products;
 mod squared_norm;
 mod tensors;
 
@@ -28,22 +30,25 @@ use burn_cubecl::CubeRuntime;
 use embertune_kernels::Ops;
 use embertune_kernels::dropout::Dropout;
 use embertune_kernels::ops::{
-    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Norm, NormSaved,
-    Pooling, Ragged, RelativeBias, Weight,
+    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Memory, Norm,
+    NormSaved, Pooling, Ragged, RelativeBias, Weight,
 };
 
+pub use device::Gpu;
 #[cfg(feature = "cuda")]
 pub use device::{Cuda, cuda};
-pub use device::{Gpu, Unavailable};
 #[cfg(feature = "rocm")]
 pub use device::{Rocm, rocm};
 #[cfg(any(feature = "vulkan", feature = "metal"))]
 pub use device::{Wgpu, wgpu};
+pub use failure::{Unavailable, take_failure};
+pub use products::Products;
 pub use tensors::{Backend, Buffer};
 
 impl<R: CubeRuntime> Ops for Gpu<R> {
     type Buf = Buffer<R>;
-    type Packed = ();
+    /// The weight in bf16, where products multiply that.
+    type Packed = Option<Buffer<R>>;
 
     fn upload(&self, values: &[f32]) -> Buffer<R> {
         self.floats(values)
@@ -66,17 +71,31 @@ impl<R: CubeRuntime> Ops for Gpu<R> {
     }
 
     fn buffer_bytes(&self) -> BufferBytes {
-        self.memory()
+        self.buffers()
+    }
+
+    fn memory(&self) -> Memory {
+        self.own_memory()
+    }
+
+    fn peak_bytes(&self, work: &mut dyn FnMut()) -> usize {
+        self.peak(work)
     }
 
     fn limit_buffers(&self, bytes: usize) {
-        if self.memory().held > bytes {
+        if self.buffers().held > bytes {
             self.release_unused();
         }
     }
 
-    fn pack(&self, master: &Buffer<R>, rows: usize, cols: usize) {
+    fn product_epsilon(&self) -> f32 {
+        // bf16 has 8 significant bits.
+        if self.multiplies_bf16() { 1.0 / 256.0 } else { f32::EPSILON }
+    }
+
+    fn pack(&self, master: &Buffer<R>, rows: usize, cols: usize) -> Option<Buffer<R>> {
         assert_eq!(self.len(master), rows * cols, "a weight of {rows} x {cols}");
+        self.multiplies_bf16().then(|| self.factor(master.clone()))
     }
 
     fn embedding_forward(&self, lookups: &[Lookup<'_, Buffer<R>>], width: usize) -> Buffer<R> {

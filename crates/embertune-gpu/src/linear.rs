@@ -4,7 +4,8 @@ use burn_cubecl::CubeRuntime;
 use embertune_kernels::ops::{LinearGrads, Weight};
 
 use crate::Gpu;
-use crate::tensors::{Buffer, flat, matrix};
+use crate::products::product;
+use crate::tensors::{Buffer, Matrix, flat, matrix};
 
 /// `x`: `[n, cols]`, `w`: `[rows, cols]`, `bias`: `[rows]`, `y`: `[n, rows]`.
 pub(crate) fn linear_forward<R: CubeRuntime>(
@@ -16,7 +17,8 @@ pub(crate) fn linear_forward<R: CubeRuntime>(
     if x.dims() == [0] {
         return gpu.empty(0);
     }
-    let y = matrix(x, w.cols).matmul(matrix(w.master, w.cols).transpose());
+    let y = product(gpu.factor(matrix(x, w.cols)), factor(w).transpose());
+    gpu.note_buffers();
     flat(match bias {
         Some(bias) => y.add(matrix(bias, w.rows)),
         None => y,
@@ -36,15 +38,22 @@ pub(crate) fn linear_backward<R: CubeRuntime>(
         return gpu.empty(0);
     }
     // y = x w^T + bias
-    let (d_y, x) = (matrix(d_y, w.rows), matrix(x, w.cols));
-    let d_x = flat(d_y.clone().matmul(matrix(w.master, w.cols)));
+    let d_y = matrix(d_y, w.rows);
+    let d_y_factor = gpu.factor(d_y.clone());
+    let d_x = flat(product(d_y_factor.clone(), factor(w)));
     if let Some(LinearGrads { d_weight, d_bias }) = grads {
-        let product = flat(d_y.clone().transpose().matmul(x));
-        d_weight.inplace(|d_weight| d_weight.add(product));
+        let sum = flat(product(d_y_factor.transpose(), gpu.factor(matrix(x, w.cols))));
+        gpu.note_buffers();
+        d_weight.inplace(|d_weight| d_weight.add(sum));
         if let Some(d_bias) = d_bias {
             let sum = flat(d_y.sum_dim(0));
             d_bias.inplace(|d_bias| d_bias.add(sum));
         }
     }
     d_x
+}
+
+/// The weight as products multiply it.
+fn factor<R: CubeRuntime>(w: Weight<'_, Gpu<R>>) -> Matrix<R> {
+    matrix(w.packed.as_ref().unwrap_or(w.master), w.cols)
 }

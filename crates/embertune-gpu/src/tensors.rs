@@ -8,7 +8,7 @@ use burn_tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::{ArrayArg, CubeCount, CubeDim};
 
-use crate::{Gpu, Unavailable};
+use crate::Gpu;
 
 /// Burn's backend on one runtime: f32, and 32-bit integers.
 pub type Backend<R> = CubeBackend<R, f32, i32, u32>;
@@ -46,14 +46,14 @@ impl<R: CubeRuntime> Gpu<R> {
         Tensor::from_data(TensorData::new(values, [len]), &self.device)
     }
 
-    /// The values on the host, after everything before is done. Unwinds with [`Unavailable`], and nothing on standard error, where something
-    /// of that failed: launches report their errors here.
+    /// The values on the host, after everything before is done. Unwinds with [`Unavailable`](crate::Unavailable), and nothing on standard
+    /// error, where something of that failed.
     pub(crate) fn read(&self, buffer: Buffer<R>) -> Vec<f32> {
         if buffer.dims()[0] == 0 {
             return Vec::new();
         }
-        let failed = |error| resume_unwind(Box::new(Unavailable { reason: format!("{error:?}") }));
-        let data = buffer.try_into_data().unwrap_or_else(failed);
+        let data = self.done(|| buffer.try_into_data().map_err(|error| format!("{error:?}")));
+        let data = data.unwrap_or_else(|failure| resume_unwind(Box::new(failure)));
         data.into_vec().expect("a buffer of f32")
     }
 

@@ -259,6 +259,18 @@ pub struct BufferBytes {
     pub held: usize,
 }
 
+/// Where a device's buffers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// In the memory of the process.
+    OfProcess,
+    /// In memory of the device's own.
+    Own {
+        /// All that it has, where the driver says.
+        bytes: Option<u64>,
+    },
+}
+
 /// The operations of an encoder on one device. Every `x_forward` has its `x_backward`.
 ///
 /// `Buf` is a buffer of numbers on the device, `Packed` a weight matrix in the form that the device multiplies best.
@@ -289,6 +301,16 @@ pub trait Ops: Send + Sync {
     /// What all buffers take; zeros where the device does not count them.
     fn buffer_bytes(&self) -> BufferBytes {
         BufferBytes::default()
+    }
+    /// Where buffers are.
+    fn memory(&self) -> Memory {
+        Memory::OfProcess
+    }
+    /// The most that all buffers take at once while `work` is done, as far as the device counts them.
+    fn peak_bytes(&self, work: &mut dyn FnMut()) -> usize {
+        work();
+        // Freed buffers are kept, so what is held now is what was needed.
+        self.buffer_bytes().held
     }
     /// Keeps no freed buffers for reuse while all buffers take more than `bytes`. Without effect where freed buffers are not kept.
     fn limit_buffers(&self, _bytes: usize) {}

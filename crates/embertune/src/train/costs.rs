@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use embertune_kernels::Ops;
+use embertune_kernels::ops::Memory;
 
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::Optimizer;
@@ -36,6 +37,8 @@ const WRITTEN_VALUE_BYTES: f64 = 8.0;
 
 /// What the model costs on this machine, measured.
 pub struct Costs {
+    /// Where the device's buffers are. What is on the host is no part of the plan where they are not there.
+    pub memory: Memory,
     /// The process without the device's buffers, and what evaluations leave in its heaps.
     pub program_bytes: f64,
     /// Weights, gradients and moments.
@@ -95,20 +98,23 @@ impl EvaluationCosts {
         let ops = model.ops();
         release_freed(ops);
         let bytes_before = ops.buffer_bytes().held;
+        let is_on_host = ops.memory() == Memory::OfProcess;
         let encode = || {
             let start = Instant::now();
             model.encode(&shape.sample);
             start.elapsed().as_secs_f64()
         };
         // Its memory is new.
-        encode();
+        let peak_bytes = ops.peak_bytes(&mut || {
+            encode();
+        });
         let n_sampled = shape.sample.n_tokens() as f64;
         let token_s = encode().min(encode()) / n_sampled;
-        let token_bytes = (ops.buffer_bytes().held - bytes_before) as f64 / n_sampled;
+        let token_bytes = peak_bytes.saturating_sub(bytes_before) as f64 / n_sampled;
+        let vector_bytes = (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES
+            + (shape.n_written * model.dim()) as f64 * WRITTEN_VALUE_BYTES;
         EvaluationCosts {
-            bytes: token_bytes * shape.chunk_tokens as f64
-                + (shape.n_vectors * model.dim()) as f64 * SEARCHED_VALUE_BYTES
-                + (shape.n_written * model.dim()) as f64 * WRITTEN_VALUE_BYTES,
+            bytes: token_bytes * shape.chunk_tokens as f64 + if is_on_host { vector_bytes } else { 0.0 },
             seconds: token_s * shape.n_tokens as f64,
         }
     }
@@ -156,7 +162,7 @@ impl<'a> FirstBatch<'a> {
 
     /// Sends chunks through the model and back. What they cost depends on the lengths of their texts, so that these are real.
     fn token_costs<O: Ops>(&self, model: &EmbeddingModel<O>, gradients: &mut Gradients<O>) -> TokenCosts {
-        let (ops, objective) = (model.ops(), &self.objective);
+        let ops = model.ops();
         let bytes_before = ops.buffer_bytes().used;
         let mut costs = TokenCosts::default();
         let (mut first_s, mut n_timed_tokens) = (0.0, 0.0);
@@ -164,32 +170,17 @@ impl<'a> FirstBatch<'a> {
         for (probe, rows) in self.rows.chunks_exact(self.n_rows_of_chunk).cycle().take(1 + MAX_PROBES).enumerate() {
             let micro = self.micro_batch(rows);
             let n_tokens = micro.batch.n_tokens() as f64;
-            let start = Instant::now();
-            let lowest = (self.n_frozen > 0).then(|| model.output_of_lowest(self.n_frozen, &micro.batch));
-            let frozen_s = start.elapsed().as_secs_f64();
-            let start = Instant::now();
-            let (embeddings, saved) = match lowest {
-                None => model.forward(&micro.batch, self.dropout),
-                Some(lowest) => model.forward_above(self.n_frozen, &lowest, &micro.batch, self.dropout),
-            };
-            let forward_s = start.elapsed().as_secs_f64();
+            let mut once = TokenCosts::default();
+            let peak_bytes = ops.peak_bytes(&mut || once = self.probe(model, &micro, gradients));
             if probe == 0 {
-                costs.kept_bytes = (ops.buffer_bytes().used - bytes_before) as f64 / n_tokens;
-            }
-            let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
-            let d_embeddings = micro.of_texts_backward(judged.d_embeddings, model.dim());
-            let start = Instant::now();
-            model.backward(&micro.batch, &saved, &d_embeddings, gradients);
-            let backward_s = start.elapsed().as_secs_f64();
-            if probe == 0 {
-                // Freed buffers are kept, so what is held now is what was needed.
-                costs.work_bytes = (ops.buffer_bytes().held - bytes_before) as f64 / n_tokens - costs.kept_bytes;
-                first_s = (forward_s + backward_s) / n_tokens;
+                costs.kept_bytes = once.kept_bytes / n_tokens;
+                costs.work_bytes = peak_bytes.saturating_sub(bytes_before) as f64 / n_tokens - costs.kept_bytes;
+                first_s = (once.forward_s + once.backward_s) / n_tokens;
                 continue;
             }
-            costs.forward_s += forward_s;
-            costs.frozen_s += frozen_s;
-            costs.backward_s += backward_s;
+            costs.forward_s += once.forward_s;
+            costs.frozen_s += once.frozen_s;
+            costs.backward_s += once.backward_s;
             n_timed_tokens += n_tokens;
             if began.elapsed().as_secs_f64() > PROBE_S {
                 break;
@@ -198,9 +189,33 @@ impl<'a> FirstBatch<'a> {
         costs.forward_s /= n_timed_tokens;
         costs.frozen_s /= n_timed_tokens;
         costs.backward_s /= n_timed_tokens;
-        let more_s = (first_s - costs.forward_s - costs.backward_s).max(0.0);
-        costs.new_byte_s = more_s / (costs.kept_bytes + costs.work_bytes).max(1.0);
+        // On a device of its own the first probe compiles kernels, and what memory costs cannot be told from it.
+        if ops.memory() == Memory::OfProcess {
+            let more_s = (first_s - costs.forward_s - costs.backward_s).max(0.0);
+            costs.new_byte_s = more_s / (costs.kept_bytes + costs.work_bytes).max(1.0);
+        }
         costs
+    }
+
+    /// Sends a chunk through the model and back: what all of its tokens cost.
+    fn probe<O: Ops>(&self, model: &EmbeddingModel<O>, micro: &MicroBatch, gradients: &mut Gradients<O>) -> TokenCosts {
+        let bytes_before = model.ops().buffer_bytes().used;
+        let start = Instant::now();
+        let lowest = (self.n_frozen > 0).then(|| model.output_of_lowest(self.n_frozen, &micro.batch));
+        let frozen_s = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let (embeddings, saved) = match lowest {
+            None => model.forward(&micro.batch, self.dropout),
+            Some(lowest) => model.forward_above(self.n_frozen, &lowest, &micro.batch, self.dropout),
+        };
+        let forward_s = start.elapsed().as_secs_f64();
+        let kept_bytes = model.ops().buffer_bytes().used.saturating_sub(bytes_before) as f64;
+        let judged = self.objective.judge(micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
+        let d_embeddings = micro.of_texts_backward(judged.d_embeddings, model.dim());
+        let start = Instant::now();
+        model.backward(&micro.batch, &saved, &d_embeddings, gradients);
+        let backward_s = start.elapsed().as_secs_f64();
+        TokenCosts { kept_bytes, forward_s, frozen_s, backward_s, ..TokenCosts::default() }
     }
 
     /// The time of what a pair of query and passage needs, from the whole batch.
@@ -258,12 +273,15 @@ impl Costs {
         release_freed(&*ops);
         let state_bytes = ops.buffer_bytes().used;
         let token = batch.token_costs(model, &mut gradients);
-        let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(ops.buffer_bytes().held as u64);
+        let memory = ops.memory();
+        let of_buffers = if memory == Memory::OfProcess { ops.buffer_bytes().held } else { 0 };
+        let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(of_buffers as u64);
         let heaps = evaluation.map_or(0.0, |_| rayon::current_num_threads() as f64 * HEAP_BYTES);
         // The first step packs the weights into new memory.
         optimizer_seconds(model, &mut optimizer, &mut gradients, shard);
         let is_cached = batch.n_frozen > 0;
         let costs = Costs {
+            memory,
             frozen_bytes: if is_cached { FrozenLayers::bytes(model, set) as f64 } else { 0.0 },
             frozen_s: n_tokens(set) as f64 * token.frozen_s,
             program_bytes: program_bytes as f64 + heaps,

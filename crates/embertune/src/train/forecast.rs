@@ -4,6 +4,7 @@
 //! model and back; the rest is arithmetic. Weights and moments are afterwards what they were.
 
 use embertune_kernels::Ops;
+use embertune_kernels::ops::Memory;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -53,9 +54,9 @@ pub struct Forecast {
     pub largest_batch_tokens: usize,
     /// Share of the distinct texts that are cut at their maximum length.
     pub truncated_share: f64,
-    /// The most that the process may take; `None` where the system does not say what it has.
+    /// The most that the process, or the device, may take; `None` where the system does not say what it has.
     pub memory_budget_bytes: Option<u64>,
-    /// The most that the process will take at once.
+    /// The most that the process, or the device, will take at once.
     pub memory_bytes: u64,
     /// Chunks of a batch keep their activations while they have this many tokens together; `None` where all of them do.
     pub kept_tokens: Option<usize>,
@@ -71,6 +72,9 @@ pub struct Forecast {
     pub evaluations: usize,
     /// Seconds of all of them.
     pub evaluation_seconds: f64,
+    /// Whether the device has memory of its own, which the numbers of bytes are about then: nothing on the host is counted.
+    #[serde(skip)]
+    pub has_own_memory: bool,
     /// What the device's buffers may take.
     #[serde(skip)]
     pub buffer_limit: usize,
@@ -79,7 +83,7 @@ pub struct Forecast {
 /// What is known before the first batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of the process.
+    /// Of the process, or of the device where that has memory of its own.
     pub budget_bytes: Option<u64>,
     /// Memory that loading the model took: writing it takes that again, because it is read back and compared.
     pub load_bytes: u64,
@@ -199,11 +203,11 @@ impl Costs {
     ) -> Result<Forecast> {
         let batches = &shape.batches;
         let largest = |bytes: &dyn Fn(&BatchShape) -> f64| batches.iter().map(bytes).fold(0.0, f64::max);
-        let host = self.program_bytes + self.frozen_bytes + self.exchanged_bytes;
+        let host = self.if_on_host(self.program_bytes + self.frozen_bytes + self.exchanged_bytes);
         let always = host + self.state_bytes;
         let one_chunk = |batch: &BatchShape| (self.token.kept_bytes + self.token.work_bytes) * batch.largest_chunk();
         let between_steps = self.between_steps_bytes(settings, limits, &shape.plan);
-        let so_far = peak_memory_bytes().unwrap_or(0) as f64;
+        let so_far = self.if_on_host(peak_memory_bytes().unwrap_or(0) as f64);
         let least = largest(&|batch| one_chunk(batch) + self.loss_bytes(batch)).max(self.share_bytes);
         let least = (always + least).max(between_steps).max(so_far);
 
@@ -266,32 +270,40 @@ impl Costs {
                 + (computing - always) * self.token.new_byte_s,
             evaluations,
             evaluation_seconds,
+            has_own_memory: self.memory != Memory::OfProcess,
             buffer_limit: buffer_limit as usize,
         })
     }
 
+    /// `bytes` of the process, which count where the device's buffers are in its memory.
+    fn if_on_host(&self, bytes: f64) -> f64 {
+        if self.memory == Memory::OfProcess { bytes } else { 0.0 }
+    }
+
     /// The most that the process takes while no batch is computed: activations have been given back then.
     fn between_steps_bytes(&self, settings: &TrainSettings, limits: Limits, plan: &Plan) -> f64 {
-        let load_bytes = limits.load_bytes as f64;
+        // On the device a model that is loaded beside the other one takes as much as that.
+        let load_bytes = if self.memory == Memory::OfProcess { limits.load_bytes as f64 } else { self.weight_bytes };
+        let trained_bytes = self.if_on_host(self.trained_bytes);
         let evaluation_bytes = self.evaluation.as_ref().map_or(0.0, |costs| costs.bytes);
         let saves = cadence(settings.save_strategy, settings.save_steps, plan).times(plan.total_steps - 1) > 0;
         let saves_best = settings.load_best_model_at_end && self.evaluation.is_some();
         let saves_last = settings.merge_alpha.is_some() && self.evaluation.is_some();
         // Gradients and moments are there.
         let loaded = if saves || saves_best || saves_last { load_bytes } else { 0.0 };
-        let during = self.frozen_bytes + evaluation_bytes.max(loaded);
+        let during = self.if_on_host(self.frozen_bytes) + evaluation_bytes.max(loaded);
         // They are gone. A model is written, read back and compared; or base and tuned weights lie on the host beside the model.
         let afterwards = match settings.merge_alpha {
             Some(_) if settings.adaptation.lora_r.is_none() => {
-                load_bytes.max(self.trained_bytes + evaluation_bytes) + self.trained_bytes
+                load_bytes.max(trained_bytes + evaluation_bytes) + trained_bytes
             }
             _ => load_bytes,
         };
-        self.program_bytes + (self.state_bytes + during).max(self.weight_bytes + afterwards)
+        self.if_on_host(self.program_bytes) + (self.state_bytes + during).max(self.weight_bytes + afterwards)
     }
 
     fn loss_bytes(&self, batch: &BatchShape) -> f64 {
-        batch.n_pairs as f64 * PAIR_BYTES + (batch.n_texts * self.dim) as f64 * EMBEDDING_VALUE_BYTES
+        self.if_on_host(batch.n_pairs as f64 * PAIR_BYTES + (batch.n_texts * self.dim) as f64 * EMBEDDING_VALUE_BYTES)
     }
 
     fn too_small(&self, setting: MemoryBudget, budget: u64, least: f64, chunk: f64) -> Error {
@@ -300,7 +312,7 @@ impl Costs {
         Error::Setting {
             problem: format!(
                 "`--memory_budget {setting}` is {}, but this run needs {} at least: {} for weights, gradients and moments, {} for a \
-                 chunk of texts{}, {} for the data and the program{}",
+                 chunk of texts{}{}",
                 shown(budget),
                 shown(least as u64),
                 shown(self.state_bytes as u64),
@@ -308,20 +320,26 @@ impl Costs {
                 self.evaluation
                     .as_ref()
                     .map_or(String::new(), |costs| format!(" or {} for an evaluation", shown(costs.bytes as u64))),
-                shown(self.program_bytes as u64),
-                match self.frozen_bytes as u64 {
-                    0 => String::new(),
-                    bytes => format!(", {} for the outputs of frozen layers (`--cache_frozen_layers`)", shown(bytes)),
-                } + &match self.exchanged_bytes as u64 {
-                    0 => String::new(),
-                    bytes => format!(", {} for what ranks send each other", shown(bytes)),
-                },
+                if self.memory == Memory::OfProcess { self.of_host() } else { ", all on the device".into() },
             ),
             hint: Some(format!(
                 "pass `--memory_budget {}` or more; a smaller model, or shorter texts where they are long, need less",
                 MemoryBudget::Bytes(enough as u64)
             )),
         }
+    }
+
+    /// What the host needs beside the device's buffers, in words.
+    fn of_host(&self) -> String {
+        let frozen = match self.frozen_bytes as u64 {
+            0 => String::new(),
+            bytes => format!(", {} for the outputs of frozen layers (`--cache_frozen_layers`)", shown(bytes)),
+        };
+        let exchanged = match self.exchanged_bytes as u64 {
+            0 => String::new(),
+            bytes => format!(", {} for what ranks send each other", shown(bytes)),
+        };
+        format!(", {} for the data and the program{frozen}{exchanged}", shown(self.program_bytes as u64))
     }
 }
 
@@ -337,6 +355,7 @@ impl Forecast {
             0 => String::new(),
             n => format!(", {n} of them warm-up"),
         };
+        let whose = if self.has_own_memory { "the GPU's memory" } else { "memory" };
         let memory = match (self.memory_budget_bytes, settings.memory_budget) {
             (None, _) => "; how much there is the system does not say, so that all activations are kept".into(),
             (Some(budget), MemoryBudget::Bytes(_)) => format!(" of {}", shown(budget)),
@@ -369,7 +388,7 @@ impl Forecast {
                 self.largest_batch_tokens,
                 100.0 * self.truncated_share
             ),
-            format!("plan: about {} of memory{memory}{recomputed}", shown(self.memory_bytes)),
+            format!("plan: about {} of {whose}{memory}{recomputed}", shown(self.memory_bytes)),
             match self.evaluations {
                 0 => format!("plan: about {} of training", time(self.train_seconds)),
                 n => format!(
@@ -396,7 +415,7 @@ impl Forecast {
     /// How it came out, in words: after these seconds, with this peak of memory where the system says it.
     pub fn outcome(&self, seconds: &Seconds, peak_bytes: Option<u64>) -> String {
         let off = |actual: f64, planned: f64| format!("{:+.0} %", 100.0 * (actual / planned - 1.0));
-        let memory = peak_bytes.map_or(String::new(), |bytes| {
+        let memory = peak_bytes.filter(|_| !self.has_own_memory).map_or(String::new(), |bytes| {
             format!(", memory {} ({})", shown(bytes), off(bytes as f64, self.memory_bytes as f64))
         });
         let took =

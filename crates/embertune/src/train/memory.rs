@@ -50,6 +50,15 @@ impl MemoryBudget {
             }
         }
     }
+
+    /// In bytes of a device with `total` bytes of memory of its own, for one of `n_processes` that share it; `None` for a percentage where
+    /// its driver does not say what it has.
+    pub fn bytes_of_device(self, total: Option<u64>, n_processes: usize) -> Option<u64> {
+        match self {
+            MemoryBudget::Bytes(bytes) => Some(bytes),
+            MemoryBudget::Percent(percent) => Some((total? as f64 * percent / 100.0 / n_processes as f64) as u64),
+        }
+    }
 }
 
 impl FromStr for MemoryBudget {

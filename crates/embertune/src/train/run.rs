@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use embertune_kernels::Ops;
+use embertune_kernels::ops::Memory;
 
 use crate::comm::{Alone, Communicator, Counted, Traffic, all_or_none, by_first, gather};
 use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
@@ -294,12 +295,17 @@ pub fn dry_run_as_rank<O: Ops>(
     observer: &dyn Observer,
 ) -> Result<Forecast> {
     let joined = own_settings.joined(ranks.size());
-    let budget_bytes = begin(&joined, ranks, observer)?;
+    let budget_bytes = begin(&ops, &joined, ranks, observer)?;
     Ok(prepare(ops, &joined, budget_bytes, ranks.size(), observer)?.forecast)
 }
 
 /// Checks the settings, and what memory they leave before anything is loaded.
-fn begin(settings: &TrainSettings, ranks: &dyn Communicator, observer: &dyn Observer) -> Result<Option<u64>> {
+fn begin<O: Ops>(
+    ops: &O,
+    settings: &TrainSettings,
+    ranks: &dyn Communicator,
+    observer: &dyn Observer,
+) -> Result<Option<u64>> {
     let n_ranks = ranks.size();
     settings.validate()?;
     if settings.find_batch_size && n_ranks > 1 {
@@ -318,7 +324,10 @@ fn begin(settings: &TrainSettings, ranks: &dyn Communicator, observer: &dyn Obse
         };
         observer.note(&format!("{n_ranks} ranks: {batches}; what follows of tokens, time and memory is rank 0's part"));
     }
-    Ok(settings.memory_budget.bytes(ranks.n_on_host()))
+    Ok(match ops.memory() {
+        Memory::OfProcess => settings.memory_budget.bytes(ranks.n_on_host()),
+        Memory::Own { bytes } => settings.memory_budget.bytes_of_device(bytes, ranks.n_on_host()),
+    })
 }
 
 /// What a rank has before the first thing that it sends the others.
@@ -332,7 +341,7 @@ struct Begun<O: Ops> {
 
 impl<O: Ops> Begun<O> {
     fn new(ops: O, settings: &TrainSettings, ranks: &dyn Communicator, observer: &dyn Observer) -> Result<Self> {
-        let budget_bytes = begin(settings, ranks, observer)?;
+        let budget_bytes = begin(&ops, settings, ranks, observer)?;
         let resume = settings.resume_from_checkpoint.as_ref();
         let open = || RunFolder::open(&settings.output_dir, settings.overwrite_output_dir, resume);
         let folder = (ranks.rank() == 0).then(open).transpose()?;
