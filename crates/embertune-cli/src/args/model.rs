@@ -78,18 +78,18 @@ pub struct MachineArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = Choice::Auto)]
     pub device: Choice,
 
-    /// How matrix products are computed: auto (bf16 where the CPU multiplies it natively, else f32), fp32 or bf16. Weights,
-    /// sums and everything else are f32 with each
+    /// How matrix products are computed: auto (bf16 where the CPU multiplies it natively, else f32; f32 on a GPU), fp32 or
+    /// bf16. Weights, sums and everything else are f32 with each
     #[arg(long, value_name = "PRECISION", default_value_t = Precision::Auto)]
     pub precision: Precision,
 
-    /// With --precision bf16, compute its numbers on a CPU that does not multiply bf16, slowly
+    /// With --precision bf16, compute its numbers on a CPU or GPU that does not multiply bf16, slowly
     #[arg(long)]
     pub allow_emulation: bool,
 }
 
 impl MachineArgs {
-    /// What to do where the CPU does not multiply bf16.
+    /// What to do where the device does not multiply bf16.
     pub fn emulation(&self) -> Emulation {
         if self.allow_emulation { Emulation::Allowed } else { Emulation::Refused }
     }

@@ -185,13 +185,13 @@ pub struct TrainArgs {
           value_name = "True|False", conflicts_with = "precision", help_heading = "Machine")]
     pub bf16: Option<bool>,
 
-    /// Accepted; fp16 is not computed on a CPU, --precision decides
+    /// Accepted; fp16 is not computed, --precision decides
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           value_name = "True|False", action = ArgAction::Set, help_heading = "Machine")]
     pub fp16: bool,
 
-    /// The most that the whole process may take: a size like 2GB or 1.5GiB, or a percentage of the available memory.
-    /// Activations that do not fit are computed twice; results do not depend on it
+    /// The most that the whole process may take: a size like 2GB or 1.5GiB, or a percentage of the available memory;
+    /// on a GPU the most of its memory. Activations that do not fit are computed twice; results do not depend on it
     #[arg(long, value_name = "SIZE|PERCENT", value_parser = memory_budget, default_value_t = default().memory_budget,
           help_heading = "Machine")]
     pub memory_budget: MemoryBudget,
