@@ -173,7 +173,7 @@ fn wrong_flags_and_values_are_usage_errors() {
         assert_eq!(done.code, 2, "{arguments}");
         assert!(done.stderr.contains(expected), "{arguments}\n{}", done.stderr);
     }
-    fails(&desk, &format!("{TRAIN} --deepspeed ds.json"), "`--deepspeed` is not supported", "leave it out");
+    fails(&desk, &format!("{TRAIN} --deepspeed ds.json"), "`--deepspeed` is not supported", "--shard_optimizer");
     fails(&desk, &format!("{TRAIN} --load_best_model_at_end"), "needs an evaluation", "--eval_split");
     fails(
         &desk,
