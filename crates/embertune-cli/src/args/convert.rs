@@ -81,6 +81,8 @@ pub enum ShapeArg {
     Pairs,
     /// anchor, positive and negative, for each positive with each negative
     Triplets,
+    /// anchor, positive, negative_1, negative_2, ...: all negatives, for each positive
+    NTuples,
     /// query, passage and label, 1 for positives and 0 for negatives
     LabeledPairs,
 }
@@ -91,6 +93,7 @@ impl From<ShapeArg> for RowShape {
             ShapeArg::Rows => RowShape::Rows,
             ShapeArg::Pairs => RowShape::Pairs,
             ShapeArg::Triplets => RowShape::Triplets,
+            ShapeArg::NTuples => RowShape::NTuples,
             ShapeArg::LabeledPairs => RowShape::LabeledPairs,
         }
     }

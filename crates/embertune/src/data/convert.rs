@@ -65,6 +65,8 @@ pub enum RowShape {
     Pairs,
     /// `anchor`, `positive` and `negative`, for each positive with each negative.
     Triplets,
+    /// `anchor`, `positive` and all negatives, `negative_1`, `negative_2` and so on, for each positive.
+    NTuples,
     /// `query`, `passage` and `label`, 1 for each positive and 0 for each negative.
     LabeledPairs,
 }
@@ -129,7 +131,8 @@ pub fn convert(
         }
     }
     if counts.n_left_out > 0 {
-        progress.warn(&format!("{} rows without negatives make no triplet and are left out", counts.n_left_out));
+        progress
+            .warn(&format!("{} rows without negatives make no triplet or tuple and are left out", counts.n_left_out));
     }
     Ok(Converted { n_read: counts.n_read, n_written: counts.n_written })
 }
@@ -189,7 +192,7 @@ fn write_rows(
     if counts.n_written == 0 {
         return Err(Error::Data {
             path: input.to_path_buf(),
-            problem: "no row has a negative, so that there are no triplets".into(),
+            problem: "no row has a negative, so that there are no triplets or tuples".into(),
             hint: Some("mine negatives with `embertune mine`, or choose `--shape pairs`".into()),
         });
     }
@@ -227,6 +230,16 @@ fn shaped(object: Object<'_>, shape: RowShape) -> Result<Vec<Map<String, Value>>
                 positives.iter().flat_map(|positive| negatives.iter().map(move |negative| (positive, negative)));
             pairs.map(|(p, n)| json!({"anchor": query, "positive": p, "negative": n})).collect()
         }
+        RowShape::NTuples if negatives.is_empty() => Vec::new(),
+        RowShape::NTuples => {
+            let tuple = |positive: &String| {
+                let names = (1..).map(|i| format!("negative_{i}"));
+                let texts = [("anchor".into(), query.clone()), ("positive".into(), positive.clone())];
+                let all = texts.into_iter().chain(names.zip(negatives.iter().cloned()));
+                Value::Object(all.map(|(name, text): (String, String)| (name, text.into())).collect())
+            };
+            positives.iter().map(tuple).collect()
+        }
         RowShape::LabeledPairs => {
             let labeled = positives.iter().map(|text| (text, 1)).chain(negatives.iter().map(|text| (text, 0)));
             labeled.map(|(text, label)| json!({"query": query, "passage": text, "label": label})).collect()
@@ -239,13 +252,14 @@ fn shaped(object: Object<'_>, shape: RowShape) -> Result<Vec<Map<String, Value>>
 fn heading(input: &Path, columns: &Columns, shape: RowShape) -> Result<Vec<String>> {
     let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
     let mut found: Vec<String> = match shape {
-        RowShape::Rows => Vec::new(),
+        RowShape::Rows | RowShape::NTuples => Vec::new(),
         RowShape::Pairs => return Ok(names(&["anchor", "positive"])),
         RowShape::Triplets => return Ok(names(&["anchor", "positive", "negative"])),
         RowShape::LabeledPairs => return Ok(names(&["query", "passage", "label"])),
     };
     for_each_row(input, columns, |object, _| {
-        for name in object.fields.keys().filter(|name| !name.is_empty()) {
+        let rows = if shape == RowShape::Rows { vec![object.fields] } else { shaped(object, shape)? };
+        for name in rows.iter().flat_map(Map::keys).filter(|name| !name.is_empty()) {
             if !found.contains(name) {
                 found.push(name.clone());
             }

@@ -238,16 +238,22 @@ fn shapes_and_beir_folders_hold_what_rows_say() {
         converted.unwrap();
         read_scored_examples(&path(name), &Silent).unwrap().len()
     };
+    let plain = |rows: Vec<Example>| texts(rows).into_iter().map(|(q, p, n, _)| (q, p, n)).collect::<Vec<_>>();
     assert_eq!(shaped(RowShape::Pairs, "p.csv"), 3);
     assert_eq!(shaped(RowShape::Triplets, "t.jsonl"), 4);
     assert_eq!(shaped(RowShape::LabeledPairs, "l.tsv"), 6);
+    assert_eq!(shaped(RowShape::NTuples, "n.csv"), 3);
+    let tuples = plain(read_examples(&path("n.csv"), &Silent).unwrap());
+    let expanded = plain(read_examples(&path("train.jsonl"), &Silent).unwrap()).into_iter();
+    let expanded =
+        expanded.flat_map(|(q, positives, n)| positives.into_iter().map(move |p| (q.clone(), vec![p], n.clone())));
+    assert_eq!(tuples, expanded.collect::<Vec<_>>());
     assert!(fs::read_to_string(path("p.csv")).unwrap().starts_with("anchor,positive\nq,"));
 
     let converted =
         convert(&path("train.jsonl"), &columns, &path("beir"), Target::Beir, RowShape::Rows, &Silent).unwrap();
     assert_eq!((converted.n_read, converted.n_written), (2, 6));
     assert!(path("beir/qrels/train.tsv").is_file());
-    let plain = |rows: Vec<Example>| texts(rows).into_iter().map(|(q, p, n, _)| (q, p, n)).collect::<Vec<_>>();
     let read = |name: &str| plain(read_examples(&path(name), &Silent).unwrap());
     assert_eq!(read("beir"), read("train.jsonl"));
 
