@@ -36,7 +36,7 @@ for seed in $seeds; do
             --train_group_size 3 --temperature 0.05 --warmup_ratio 0.1 --query_max_len 64 --passage_max_len "$length" --max_seq_length "$length" \
             --save_strategy no --seed "$seed" $flags
         evaluate "$name" "$out/model.$name"
-        echo "$name against the base: $("$embertune" compare "$out/base.results.json" "$out/$name.results.json" | head -1)"
+        echo "$name against the base: $("$embertune" compare "$out/base.results.json" "$out/$name.results.json" | sed -n 1,5p | grep -m1 -E "difference|better|worse")"
     done
-    echo "seed $seed, rounds against once: $("$embertune" compare "$out/once.$seed.results.json" "$out/rounds.$seed.results.json" | head -1)"
+    echo "seed $seed, rounds against once: $("$embertune" compare "$out/once.$seed.results.json" "$out/rounds.$seed.results.json" | sed -n 1,5p | grep -m1 -E "difference|better|worse")"
 done
