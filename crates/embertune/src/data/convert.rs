@@ -269,9 +269,9 @@ fn heading(input: &Path, columns: &Columns, shape: RowShape) -> Result<Vec<Strin
     Ok(found)
 }
 
-/// A field as a cell. A list of texts is itself if it is one text, else JSON; so a text that looks like JSON is a list of one.
+/// A field as a cell, as it is read back. A list of texts is itself if it is one text, else JSON; so a text that looks like JSON is a list of one.
 fn cell(name: &str, value: Option<&Value>) -> String {
-    let is_texts = matches!(name, "pos" | "neg" | "context");
+    let is_texts = matches!(Columns::default().part(name), "pos" | "neg" | "context");
     match value {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) if is_texts && text.starts_with('[') => json!([text]).to_string(),

@@ -27,6 +27,7 @@ pub mod output;
 pub mod ranks;
 pub mod record;
 pub mod rounds;
+mod rows;
 pub mod run;
 pub mod sampler;
 pub mod settings;

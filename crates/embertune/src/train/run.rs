@@ -9,7 +9,7 @@ use embertune_kernels::Ops;
 use embertune_kernels::ops::Memory;
 
 use crate::comm::{Alone, Communicator, Counted, Traffic, all_or_none, by_first, gather};
-use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
+use crate::data::Example;
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::progress::{Progress, Silent};
@@ -18,11 +18,10 @@ use crate::train::checkpoint::{Files, Fingerprint, MOMENTS, State};
 use crate::train::checksums;
 use crate::train::config::to_toml;
 use crate::train::dataset::TrainingSet;
-use crate::train::evaluation::{Evaluated, HeldOut, passages_of, split};
+use crate::train::evaluation::{Evaluated, HeldOut};
 use crate::train::events::{EvaluationEvent, Observer, StepEvent};
 use crate::train::forecast::{Forecast, Limits, forecast};
 use crate::train::guards::unchanged;
-use crate::train::loss_settings::Reads;
 use crate::train::measure::{At, Verdict};
 use crate::train::memory::{peak_memory_bytes, resident_bytes};
 use crate::train::merge::{Judge, MergeAlpha, Merging, merge};
@@ -31,6 +30,7 @@ use crate::train::output::RunFolder;
 use crate::train::ranks::check_alike;
 use crate::train::record::{Counts, EvaluationEntry, FileRecord, RunRecord, Seconds, SoFar, Window};
 use crate::train::rounds::{Rounds, round_before};
+use crate::train::rows::{HeldOutRows, Rows, read_rows};
 use crate::train::sampler::rows_per_epoch;
 use crate::train::settings::TrainSettings;
 use crate::train::tensorboard::ReportTo;
@@ -454,53 +454,6 @@ fn say_shares(set: &TrainingSet, settings: &TrainSettings, observer: &dyn Observ
             file.path.display(),
             n_wanted / settings.per_device_train_batch_size
         ));
-    }
-}
-
-fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<Vec<Example>> {
-    match settings.loss.name.reads() {
-        Reads::Texts => read_examples_by(path, &settings.columns, observer),
-        _ => read_scored_examples_by(path, &settings.columns, observer),
-    }
-}
-
-/// The rows of a run, on their two sides.
-struct Rows {
-    train: Vec<Example>,
-    held_out: Option<HeldOutRows>,
-}
-
-struct HeldOutRows {
-    rows: Vec<Example>,
-    path: PathBuf,
-    candidates: Vec<String>,
-}
-
-impl Rows {
-    fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
-        let columns = &settings.columns;
-        let train = read_rows(&settings.train_data, &settings.of_set(0), observer)?;
-        if !settings.evaluates() {
-            // Without an evaluation nothing is held out.
-            return Ok(Rows { train, held_out: None });
-        }
-        let pool = |rows: &[Example]| match &settings.candidate_pool {
-            Some(path) => read_pool_by(path, columns, observer),
-            None => Ok(passages_of(rows)),
-        };
-        let (train, rows, path, candidates) = match (&settings.eval_data, settings.eval_split) {
-            (Some(path), _) => {
-                let rows = read_examples_by(path, columns, observer)?;
-                let candidates = pool(&rows)?;
-                (train, rows, path, candidates)
-            }
-            (None, share) => {
-                let candidates = pool(&train)?;
-                let (train, rows) = split(train, share.unwrap_or_default(), settings.seed)?;
-                (train, rows, &settings.train_data, candidates)
-            }
-        };
-        Ok(Rows { train, held_out: Some(HeldOutRows { rows, path: path.clone(), candidates }) })
     }
 }
 

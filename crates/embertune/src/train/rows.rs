@@ -1,0 +1,62 @@
+//! The rows of a run: read, and divided into those it learns from and those it is measured on.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
+use crate::error::Result;
+use crate::train::evaluation::{passages_of, split};
+use crate::train::events::Observer;
+use crate::train::loss_settings::Reads;
+use crate::train::settings::TrainSettings;
+
+/// The rows of a data set, with their scores where its loss reads them.
+pub fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<Vec<Example>> {
+    match settings.loss.name.reads() {
+        Reads::Texts => read_examples_by(path, &settings.columns, observer),
+        _ => read_scored_examples_by(path, &settings.columns, observer),
+    }
+}
+
+/// The rows of a run, on their two sides.
+pub struct Rows {
+    pub train: Vec<Example>,
+    /// `None` where nothing is evaluated.
+    pub held_out: Option<HeldOutRows>,
+}
+
+/// What an evaluation takes of the rows.
+pub struct HeldOutRows {
+    pub rows: Vec<Example>,
+    /// Where they are from.
+    pub path: PathBuf,
+    /// The candidate pool.
+    pub candidates: Vec<String>,
+}
+
+impl Rows {
+    pub fn read(settings: &TrainSettings, observer: &dyn Observer) -> Result<Self> {
+        let columns = &settings.columns;
+        let train = read_rows(&settings.train_data, &settings.of_set(0), observer)?;
+        if !settings.evaluates() {
+            // Without an evaluation nothing is held out.
+            return Ok(Rows { train, held_out: None });
+        }
+        let pool = |rows: &[Example]| match &settings.candidate_pool {
+            Some(path) => read_pool_by(path, columns, observer),
+            None => Ok(passages_of(rows)),
+        };
+        let (train, rows, path, candidates) = match (&settings.eval_data, settings.eval_split) {
+            (Some(path), _) => {
+                let rows = read_examples_by(path, columns, observer)?;
+                let candidates = pool(&rows)?;
+                (train, rows, path, candidates)
+            }
+            (None, share) => {
+                let candidates = pool(&train)?;
+                let (train, rows) = split(train, share.unwrap_or_default(), settings.seed)?;
+                (train, rows, &settings.train_data, candidates)
+            }
+        };
+        Ok(Rows { train, held_out: Some(HeldOutRows { rows, path: path.clone(), candidates }) })
+    }
+}
