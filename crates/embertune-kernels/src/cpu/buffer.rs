@@ -10,7 +10,8 @@ use memmap2::MmapMut;
 
 use crate::ops::BufferBytes;
 
-const LINE: usize = 16;
+/// Numbers of 4 bytes in a cache line.
+pub(crate) const LINE: usize = 16;
 
 /// A cache line of 64 bytes, which is also an AVX-512 register.
 #[derive(Clone, Copy)]

@@ -221,17 +221,18 @@ impl RunFolder {
         self.log.write_all(&line).map_err(Error::io(path, "write"))
     }
 
-    /// Writes `checkpoint-<step>`, with the file that is at [`moments`](Self::moments), unless it is there: the run goes on from it then, or was
-    /// stopped right after it. Then removes the oldest checkpoints beyond `limit`, and best models that no checkpoint counts on.
+    /// The checkpoint after `step`, where it is there: that which the run went on from.
+    pub fn checkpoint_after(&self, step: usize) -> Option<PathBuf> {
+        Some(self.partial.join(format!("{CHECKPOINT}{step}"))).filter(|folder| folder.is_dir())
+    }
+
+    /// Writes `checkpoint-<step>`, with the file that is at [`moments`](Self::moments); then removes the oldest checkpoints beyond `limit`, and
+    /// best models that no checkpoint counts on.
     ///
     /// # Errors
     /// Those of [`EmbeddingModel::save`]. The checkpoints before are as they were, then.
     pub fn checkpoint<O: Ops>(&self, trainer: &Trainer<'_, O>, state: &State, limit: Option<usize>) -> Result<PathBuf> {
         let folder = self.partial.join(format!("{CHECKPOINT}{}", trainer.steps_done()));
-        if folder.is_dir() {
-            remove(&self.moments())?;
-            return Ok(folder);
-        }
         let write = |folder: &Path| state.write(trainer, &self.moments(), &self.partial.join(LOG), folder);
         trainer.model().save_with(&folder, write)?;
         let all = checkpoints(&self.partial);

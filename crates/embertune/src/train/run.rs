@@ -128,7 +128,7 @@ pub fn train_as_rank<O: Ops>(
     run.all_steps()?;
     // The mixing takes as long as its evaluations do: whoever stops it goes on from here.
     let mixes = settings.merge_alpha.is_some() && run.held_out.is_some();
-    let checkpoint = if mixes { Some(run.last_checkpoint()?) } else { None };
+    let checkpoint = if mixes { Some(run.checkpoint(None)?) } else { None };
     let temperature = run.trainer.temperature();
     let Run { trainer, held_out, evaluated, so_far, .. } = run;
     // Its gradients and moments: what follows needs memory of its own, numbers on the host among it.
@@ -700,15 +700,13 @@ impl<O: Ops> Run<'_, O> {
             && self.settings.early_stopping_patience.is_some_and(has_lost_patience)
     }
 
-    /// The checkpoint of the last step; it is there already where the run was stopped after it.
-    fn last_checkpoint(&mut self) -> Result<PathBuf> {
-        let was_stopped = self.so_far.resumed_after.last() == Some(&self.trainer.steps_done());
-        let resumed = self.folder.as_ref().and_then(|folder| folder.resumes_from());
-        if was_stopped { Ok(resumed.map(PathBuf::from).unwrap_or_default()) } else { self.checkpoint(None) }
-    }
-
-    /// Writes a checkpoint, and keeps no more than `limit` of them.
+    /// Writes a checkpoint of the last step, unless the run went on from it, and keeps no more than `limit` of them.
     fn checkpoint(&mut self, limit: Option<usize>) -> Result<PathBuf> {
+        let step = self.trainer.steps_done();
+        let there = by_first(self.ranks, || Ok(self.folder.as_ref().and_then(|folder| folder.checkpoint_after(step))))?;
+        if let Some(there) = there {
+            return Ok(there);
+        }
         let began = Instant::now();
         self.trainer.free_memory();
         let state = State::new(self.fingerprint, &self.so_far);

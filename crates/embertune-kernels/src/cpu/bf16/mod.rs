@@ -13,9 +13,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::cpu::buffer::Pool;
+use crate::cpu::buffer::{LINE, Pool};
 use pack::{PANEL, Panels, Rows};
-use tile::{LINE, MultiplyPairs, Start, TILE, Tile};
+use tile::{MultiplyPairs, Start, TILE, Tile};
 
 /// Rows of the output in one task: 8 tiles. With [`PAIRS`], the left side of a task is 96 x 256 pairs = 98 KB, which stays in L2. Twice as many took
 /// 2 % more time on short texts, whose narrow products are few tasks.

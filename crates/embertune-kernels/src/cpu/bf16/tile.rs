@@ -5,9 +5,6 @@ use crate::cpu::bf16::pack::PANEL;
 /// Rows of a tile. 12 x 32 sums leave registers for two of the right side; each pair of the left side is broadcast from memory.
 pub(crate) const TILE: usize = 12;
 
-/// Pairs in a cache line.
-pub(crate) const LINE: usize = 16;
-
 /// What the sums of a product start with.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a> {
@@ -135,7 +132,8 @@ unsafe fn emulated_tile(tile: &Tile<'_>) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LINE, PANEL, Start, Tile};
+    use super::{PANEL, Start, Tile};
+    use crate::cpu::buffer::LINE;
 
     /// # Safety
     /// The machine has AVX-512 F, BW and BF16. `M` rows of `tile.out`, of `n_columns <= 32` elements each, are valid for reads and
