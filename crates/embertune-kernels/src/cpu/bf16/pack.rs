@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::cpu::Buffer;
 use crate::cpu::bf16::BLOCK_COLUMNS;
 use crate::cpu::bf16::tile::MultiplyPairs;
-use crate::cpu::buffer::{LINE, Pool};
+use crate::cpu::buffer::Pool;
 use crate::cpu::isa::{Detected, Isa, per_isa};
 use crate::cpu::matmul::View;
 use crate::cpu::scatter::Scatter;
@@ -232,7 +232,7 @@ per_isa! {
 #[inline(always)]
 pub(crate) fn prefetch(pairs: &[u32]) {
     #[cfg(target_arch = "x86_64")]
-    for line in pairs.chunks(LINE) {
+    for line in pairs.chunks(crate::cpu::buffer::LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: it reads no memory that the program could observe, and the address is of a slice.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
