@@ -23,7 +23,10 @@ fn main() -> ExitCode {
     let definition = Cli::definition();
     let expanded = match config::expand(argv, &definition) {
         Ok(expanded) => expanded,
-        Err(error) => return diagnostics::report(&error),
+        Err(error) => {
+            commands::let_rank_0_speak();
+            return diagnostics::report(&error);
+        }
     };
     let say_origin = |message: &str| {
         if let Some(origin) = expanded.origin(message) {
@@ -34,16 +37,14 @@ fn main() -> ExitCode {
         // Clap itself shows help and usage errors, and exits with 0 or 2.
         let parsed = definition.try_get_matches_from(argv).and_then(|matches| Cli::from_arg_matches(&matches));
         let cli = parsed.unwrap_or_else(|error| {
-            if error.use_stderr() && commands::is_another_of_several_ranks() {
-                // Rank 0 has the same command line, and says it.
-                std::process::exit(error.exit_code());
-            }
+            commands::let_rank_0_speak();
             say_origin(&error.to_string());
             error.exit()
         });
         device::watched(|| commands::run(cli))
     });
     done.unwrap_or_else(|error| {
+        commands::let_rank_0_speak();
         say_origin(&error.to_string());
         diagnostics::report(&error)
     })

@@ -27,7 +27,7 @@ use embertune_kernels::Ops;
 use crate::args::{Cli, Command, MachineArgs, ModelChangeArgs};
 use crate::progress::Display;
 use ranks::Ranks;
-pub use ranks::is_another_of_several_ranks;
+pub use ranks::let_rank_0_speak;
 
 /// Runs the command that the user asked for. The exit code is 1 where it did its work and a requirement is not met.
 pub fn run(cli: Cli) -> Result<ExitCode> {

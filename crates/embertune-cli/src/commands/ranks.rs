@@ -18,11 +18,17 @@ type Processes = embertune::comm::Alone;
 #[cfg(feature = "mpi")]
 type Processes = embertune_mpi::MpiRanks;
 
-/// Whether `mpirun` or `srun` has started this process as another rank than 0, by the variables that they set: known before MPI is started.
-pub fn is_another_of_several_ranks() -> bool {
+/// Waits, on another rank than 0, before it says that the command line is wrong: rank 0 mostly has the same one, says the same, and with its
+/// exit code `mpirun` ends the others. Who exits first would take rank 0 with it, unsaid; who is still here afterwards has an error of its
+/// own, or a launcher that ends nobody.
+///
+/// The variables are those that `mpirun` and `srun` set: MPI is not started yet.
+pub fn let_rank_0_speak() {
     const RANK: [&str; 4] = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
     let rank = |name: &&str| std::env::var(name).ok()?.parse::<usize>().ok();
-    cfg!(feature = "mpi") && RANK.iter().find_map(rank).is_some_and(|rank| rank > 0)
+    if cfg!(feature = "mpi") && RANK.iter().find_map(rank).is_some_and(|rank| rank > 0) {
+        std::thread::sleep(Duration::from_secs(5));
+    }
 }
 
 /// The ranks that were started together, and this one among them.
