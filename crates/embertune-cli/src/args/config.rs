@@ -192,7 +192,7 @@ fn texts(value: &Value) -> std::result::Result<Vec<String>, &'static str> {
 #[cfg(test)]
 mod tests {
     use clap::FromArgMatches;
-    use embertune::train::TrainSettings;
+    use embertune::train::{Steps, TrainSettings};
     use embertune::train::config::to_toml;
     use serde_json::json;
 
@@ -245,7 +245,7 @@ mod tests {
     fn the_command_line_comes_before_the_file_and_the_file_before_the_defaults() {
         let file = format!("{REQUIRED}seed = 7\nmatryoshka_dims = [8, 4]\nlogging_steps = 3\n");
         let settings = parsed("run.toml", &file, "--seed=8 --matryoshka_dims 2 --model_name n");
-        assert_eq!((settings.seed, settings.logging_steps), (8, 3));
+        assert_eq!((settings.seed, settings.logging_steps), (8, Steps::Number(3)));
         assert_eq!(settings.loss.matryoshka_dims, [2]);
         assert_eq!(settings.model_name_or_path, "n", "by its other name");
         assert_eq!(settings.save_steps, TrainSettings::default().save_steps);

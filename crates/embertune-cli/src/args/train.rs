@@ -11,7 +11,7 @@ use embertune::device::Precision;
 use embertune::embed::cache::LIMIT_GB;
 use embertune::optim::SchedulerType;
 use embertune::train::{
-    BatchSampler, DataSet, Measure, MemoryBudget, MergeAlpha, ReportTo, Resume, SamplingStrategy, Strategy,
+    BatchSampler, DataSet, Measure, MemoryBudget, MergeAlpha, ReportTo, Resume, SamplingStrategy, Steps, Strategy,
     TrainSettings,
 };
 use embertune::{Error, Result};
@@ -258,9 +258,9 @@ pub struct TrainArgs {
     #[arg(long, alias = "evaluation_strategy", value_name = "WHEN", help_heading = "Evaluation")]
     pub eval_strategy: Option<Strategy>,
 
-    /// Steps between two evaluations [default: --logging_steps]
-    #[arg(long, value_name = "N", value_parser = steps, help_heading = "Evaluation")]
-    pub eval_steps: Option<usize>,
+    /// Steps between two evaluations; below 1 a share of all steps [default: --logging_steps]
+    #[arg(long, value_name = "N", help_heading = "Evaluation")]
+    pub eval_steps: Option<Steps>,
 
     /// Write the best model to the output folder, and the last one to `last` in it
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
@@ -293,9 +293,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "WHEN", default_value_t = default().logging_strategy, help_heading = "Log and checkpoints")]
     pub logging_strategy: Strategy,
 
-    /// Steps between two lines of the log
-    #[arg(long, value_name = "N", value_parser = steps, default_value_t = default().logging_steps, help_heading = "Log and checkpoints")]
-    pub logging_steps: usize,
+    /// Steps between two lines of the log; below 1 a share of all steps
+    #[arg(long, value_name = "N", default_value_t = default().logging_steps, help_heading = "Log and checkpoints")]
+    pub logging_steps: Steps,
 
     /// Write a line of the log for the first step, too
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
@@ -319,9 +319,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "WHEN", default_value_t = default().save_strategy, help_heading = "Log and checkpoints")]
     pub save_strategy: Strategy,
 
-    /// Steps between two checkpoints; 0 for none
-    #[arg(long, value_name = "N", value_parser = steps, default_value_t = default().save_steps, help_heading = "Log and checkpoints")]
-    pub save_steps: usize,
+    /// Steps between two checkpoints, 0 for none; below 1 a share of all steps
+    #[arg(long, value_name = "N", default_value_t = default().save_steps, help_heading = "Log and checkpoints")]
+    pub save_steps: Steps,
 
     /// Number of checkpoints to keep; the oldest go first [default: all]
     #[arg(long, value_name = "N", help_heading = "Log and checkpoints")]
@@ -464,16 +464,6 @@ fn data_set(text: &str) -> std::result::Result<DataSet, String> {
 
 fn merge_alpha(text: &str) -> std::result::Result<MergeAlpha, String> {
     text.parse().map_err(|error: Error| format!("{error}, {}", error.hint().unwrap_or_default()))
-}
-
-/// A number of steps. transformers takes a number below 1 as well, as a share of all steps.
-fn steps(text: &str) -> std::result::Result<usize, String> {
-    text.parse().map_err(|_| match text.parse() {
-        Ok(share) if (0.0..1.0).contains(&share) => {
-            "a share of the steps is not supported: pass a number of steps".into()
-        }
-        _ => "expected a number of steps".into(),
-    })
 }
 
 fn max_steps(text: &str) -> std::result::Result<MaxSteps, String> {

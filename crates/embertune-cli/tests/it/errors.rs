@@ -164,7 +164,7 @@ fn wrong_flags_and_values_are_usage_errors() {
         (&format!("{MINE} --range_for_sampling 10-2"), "10 is not less than 2"),
         (&format!("{MINE} --normalized maybe"), "expected True or False"),
         (&format!("{TRAIN} --max_steps many"), "whole number"),
-        (&format!("{TRAIN} --save_steps 0.1"), "a share of the steps is not supported: pass a number of steps"),
+        (&format!("{TRAIN} --save_steps 1.5"), "expected a number of steps, or a share of all steps below 1"),
         (&format!("{TRAIN} --eval_steps many"), "expected a number of steps"),
         (&format!("{TRAIN} --eval_split 0.1 --metric_for_best_model accuracy"), "loss, mrr@10, ndcg@10 or hit@1"),
         (&format!("{TRAIN} --save_strategy best"), "no, steps or epoch"),

@@ -36,6 +36,50 @@ impl fmt::Display for Strategy {
     }
 }
 
+/// `--save_steps`, `--logging_steps`, `--eval_steps`: so many steps, or, below 1, that share of all steps, as in transformers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Steps {
+    /// So many; 0 for never.
+    Number(usize),
+    /// This share of all, between 0 and 1, rounded up to whole steps.
+    Share(f64),
+}
+
+impl Steps {
+    /// How many steps of a run of `n_steps` in all.
+    pub fn of(self, n_steps: usize) -> usize {
+        match self {
+            Steps::Number(steps) => steps,
+            Steps::Share(share) => (share * n_steps as f64).ceil() as usize,
+        }
+    }
+}
+
+impl FromStr for Steps {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(steps) = text.parse() {
+            return Ok(Steps::Number(steps));
+        }
+        let share = text.parse().ok().filter(|share| (0.0..1.0).contains(share));
+        match share.ok_or("expected a number of steps, or a share of all steps below 1")? {
+            0.0 => Ok(Steps::Number(0)),
+            share => Ok(Steps::Share(share)),
+        }
+    }
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Steps::Number(steps) => steps.fmt(f),
+            Steps::Share(share) => share.fmt(f),
+        }
+    }
+}
+
 /// A [`Strategy`] with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cadence {
@@ -82,6 +126,21 @@ mod tests {
         assert_eq!(due(Strategy::Steps, 0), [] as [usize; 0]);
         let times = |strategy, steps| Cadence::new(strategy, steps, 4).times(12);
         assert_eq!((times(Strategy::Steps, 5), times(Strategy::Epoch, 5), times(Strategy::Steps, 0)), (2, 3, 0));
+    }
+
+    #[test]
+    fn a_number_below_one_is_a_share_of_all_steps() {
+        let of = |text: &str, n_steps| text.parse::<Steps>().unwrap().of(n_steps);
+        assert_eq!((of("5", 40), of("0.1", 40), of("0.1", 41), of("0.001", 41)), (5, 4, 5, 1));
+        assert_eq!((of("0", 40), of("0.0", 40)), (0, 0));
+        for text in ["5", "0.1"] {
+            let steps: Steps = text.parse().unwrap();
+            assert_eq!(steps.to_string(), text);
+            assert_eq!(serde_json::from_value::<Steps>(serde_json::to_value(steps).unwrap()).unwrap(), steps);
+        }
+        for wrong in ["1.5", "-1", "-0.1", "nan", "often"] {
+            assert!(wrong.parse::<Steps>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

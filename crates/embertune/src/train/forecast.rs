@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{DropoutRates, EmbeddingModel};
-use crate::train::cadence::{Cadence, Strategy};
+use crate::train::cadence::{Cadence, Steps, Strategy};
 use crate::train::chunks::{Chunk, cut, first_kept, share};
 use crate::train::costs::Costs;
 use crate::train::dataset::TrainingSet;
@@ -429,8 +429,8 @@ impl Forecast {
     }
 }
 
-fn cadence(strategy: Strategy, steps: usize, plan: &Plan) -> Cadence {
-    Cadence::new(strategy, steps, plan.batches.steps_per_epoch())
+fn cadence(strategy: Strategy, steps: Steps, plan: &Plan) -> Cadence {
+    Cadence::new(strategy, steps.of(plan.total_steps), plan.batches.steps_per_epoch())
 }
 
 /// Evaluations before the first step, when they are due, and after the last one.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::train::cadence::{Steps, Strategy};
 use crate::train::merge::MergeAlpha;
 use crate::train::settings::TrainSettings;
 
@@ -194,14 +195,14 @@ pub fn check_settings(settings: &TrainSettings) -> Result<()> {
             "1 stops at the first evaluation that is not better",
         );
     }
-    if settings.eval_steps == Some(0) {
+    if settings.eval_steps == Some(Steps::Number(0)) {
         return refuse("`--eval_steps 0` is not allowed: it has to be at least 1".into(), "or `--eval_strategy no`");
     }
     if settings.evaluates() {
         return Ok(());
     }
     let wants_evaluation = [
-        ("eval_strategy", settings.eval_strategy.is_some_and(|strategy| strategy != super::cadence::Strategy::No)),
+        ("eval_strategy", settings.eval_strategy.is_some_and(|strategy| strategy != Strategy::No)),
         ("eval_steps", settings.eval_steps.is_some() && settings.eval_strategy.is_none()),
         (
             "candidate_pool",
@@ -277,7 +278,7 @@ mod tests {
             (TrainSettings { early_stopping_patience: Some(0), ..split.clone() }, "--early_stopping_patience 0"),
             (TrainSettings { early_stopping_threshold: -1.0, ..split.clone() }, "--early_stopping_threshold -1"),
             (TrainSettings { greater_is_better: Some(false), ..split.clone() }, "contradicts"),
-            (TrainSettings { eval_steps: Some(0), ..split.clone() }, "--eval_steps 0"),
+            (TrainSettings { eval_steps: Some(Steps::Number(0)), ..split.clone() }, "--eval_steps 0"),
         ] {
             let error = check_settings(&settings).unwrap_err();
             assert!(error.to_string().contains(problem), "{error}");

@@ -39,7 +39,7 @@ pub mod tensorboard;
 pub mod trainer;
 
 pub use adaptation::AdaptationSettings;
-pub use cadence::Strategy;
+pub use cadence::{Steps, Strategy};
 pub use dataset::TrainingSet;
 pub use events::{EvaluationEvent, Observer, StepEvent};
 pub use forecast::Forecast;

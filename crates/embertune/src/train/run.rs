@@ -13,7 +13,7 @@ use crate::data::Example;
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::progress::{Progress, Silent};
-use crate::train::cadence::Cadence;
+use crate::train::cadence::{Cadence, Steps};
 use crate::train::checkpoint::{Files, Fingerprint, MOMENTS, State};
 use crate::train::checksums;
 use crate::train::config::to_toml;
@@ -107,7 +107,8 @@ pub fn train_as_rank<O: Ops>(
     so_far.seconds.load += before.load;
     so_far.seconds.data += before.data;
 
-    let cadence = |strategy, steps| Cadence::new(strategy, steps, n_steps_per_epoch);
+    let n_steps = trainer.plan().total_steps;
+    let cadence = |strategy, steps: Steps| Cadence::new(strategy, steps.of(n_steps), n_steps_per_epoch);
     let mut run = Run {
         logs: cadence(settings.logging_strategy, settings.logging_steps),
         saves: cadence(settings.save_strategy, settings.save_steps),

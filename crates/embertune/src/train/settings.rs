@@ -13,7 +13,7 @@ use crate::mine::Preset;
 use crate::model::{DropoutRates, Overrides, pooling_named};
 use crate::optim::{AdamWSettings, OptimizerName, SchedulerKwargs, SchedulerType};
 use crate::train::adaptation::AdaptationSettings;
-use crate::train::cadence::Strategy;
+use crate::train::cadence::{Steps, Strategy};
 use crate::train::loss_settings::{LossName, LossSettings};
 use crate::train::measure::{self, Measure};
 use crate::train::memory::MemoryBudget;
@@ -143,7 +143,7 @@ pub struct TrainSettings {
     /// given, if there is something to evaluate on (transformers: no).
     pub eval_strategy: Option<Strategy>,
     /// Steps between two evaluations. Default: `logging_steps`, as in transformers.
-    pub eval_steps: Option<usize>,
+    pub eval_steps: Option<Steps>,
     /// Write the best model to `output_dir` and the last one to `last` in it. Default false.
     pub load_best_model_at_end: bool,
     /// What the best model is best in. Default nDCG@10 (transformers: the loss).
@@ -164,7 +164,7 @@ pub struct TrainSettings {
     /// When to log. The last step is always logged. Default every `logging_steps`.
     pub logging_strategy: Strategy,
     /// Steps between two lines of the log. 0 for the last step alone. Default 500.
-    pub logging_steps: usize,
+    pub logging_steps: Steps,
     /// Log the first step as well. Default false.
     pub logging_first_step: bool,
     /// Who is told what the log is told. Default nobody.
@@ -175,7 +175,7 @@ pub struct TrainSettings {
     pub save_strategy: Strategy,
     /// Steps between two `checkpoint-<step>` folders. 0 for none. Default 500. After the last step there is none: `output_dir` is
     /// that model.
-    pub save_steps: usize,
+    pub save_steps: Steps,
     /// Number of checkpoints to keep; the oldest go first. Default: all.
     pub save_total_limit: Option<usize>,
     /// Go on from a checkpoint of an interrupted run. Default: begin anew.
@@ -255,12 +255,12 @@ impl Default for TrainSettings {
             vector_cache: None,
             vector_cache_gb: None,
             logging_strategy: Strategy::Steps,
-            logging_steps: 500,
+            logging_steps: Steps::Number(500),
             logging_first_step: false,
             report_to: ReportTo::None,
             logging_dir: None,
             save_strategy: Strategy::Steps,
-            save_steps: 500,
+            save_steps: Steps::Number(500),
             save_total_limit: None,
             memory_budget: MemoryBudget::default(),
             find_batch_size: false,
@@ -502,7 +502,7 @@ impl TrainSettings {
     }
 
     /// Steps between two evaluations, where they come by steps.
-    pub fn eval_steps(&self) -> usize {
+    pub fn eval_steps(&self) -> Steps {
         self.eval_steps.unwrap_or(self.logging_steps)
     }
 

@@ -6,7 +6,7 @@ use std::fs;
 use embertune::model::{Depth, DropoutRates, EmbeddingModel, Overrides};
 use embertune::optim::OptimizerName;
 use embertune::train::step::{MicroBatch, Pass, forward_backward};
-use embertune::train::{AdaptationSettings, Resume, TrainSettings, Trainer, TrainingSet};
+use embertune::train::{AdaptationSettings, Resume, Steps, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
 use embertune_kernels::reference::Reference;
@@ -312,10 +312,10 @@ fn a_run_with_adapters_goes_on_where_it_was_and_keeps_its_best_model() {
             gradient_accumulation_steps: 2,
             per_device_train_batch_size: 3,
             learning_rate: 1e-2,
-            save_steps: 2,
+            save_steps: Steps::Number(2),
             save_total_limit: None,
             eval_split: Some(0.34),
-            eval_steps: Some(2),
+            eval_steps: Some(Steps::Number(2)),
             load_best_model_at_end: true,
             optim: OptimizerName::Adafactor,
             adaptation: AdaptationSettings { lora_r: Some(2), lora_dropout: 0.1, save_adapter: true, ..default() },

@@ -6,7 +6,7 @@ use std::path::Path;
 use embertune::data::{Example, Scores};
 use embertune::model::{EmbeddingModel, Overrides};
 use embertune::progress::Silent;
-use embertune::train::{OwnSettings, Resume, SamplingStrategy, StepReport, TrainSettings, Trainer, TrainingSet};
+use embertune::train::{OwnSettings, Resume, SamplingStrategy, StepReport, Steps, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::cpu::Cpu;
 use serde_json::{Value, json};
 
@@ -90,7 +90,7 @@ fn a_run_with_tables_goes_on_where_it_was_and_is_another_with_other_tables() {
         more_train_data: vec![other],
         dataset: vec![own(json!({})), own(json!({"loss": "cosent", "columns": "query=text,pos=answer,score=score"}))],
         max_steps: Some(6),
-        logging_steps: 1,
+        logging_steps: Steps::Number(1),
         ..job.settings
     };
     let said = Said::default();

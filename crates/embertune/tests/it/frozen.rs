@@ -3,7 +3,7 @@
 use std::fs;
 
 use embertune::model::{DropoutRates, EmbeddingModel, Overrides};
-use embertune::train::{AdaptationSettings, Resume, TrainSettings, Trainer, TrainingSet};
+use embertune::train::{AdaptationSettings, Resume, Steps, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
 use embertune_kernels::reference::Reference;
 
@@ -69,7 +69,12 @@ fn nothing_is_dropped_in_layers_whose_outputs_are_kept_and_something_above() {
 fn a_run_that_keeps_them_goes_on_where_it_was_and_counts_them_in_its_plan() {
     let job = || {
         let mut job = Job::new()?;
-        job.settings = TrainSettings { max_steps: Some(6), save_steps: 2, adaptation: frozen(true), ..job.settings };
+        job.settings = TrainSettings {
+            max_steps: Some(6),
+            save_steps: Steps::Number(2),
+            adaptation: frozen(true),
+            ..job.settings
+        };
         Some(job)
     };
     let Some(whole) = job() else { return };

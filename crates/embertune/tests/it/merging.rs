@@ -3,7 +3,7 @@
 use std::fs;
 
 use embertune::model::EmbeddingModel;
-use embertune::train::{AdaptationSettings, MergeAlpha, TrainSettings};
+use embertune::train::{AdaptationSettings, MergeAlpha, Steps, TrainSettings};
 use embertune_kernels::cpu::Cpu;
 use embertune_kernels::testing::assert_close;
 use serde_json::Value;
@@ -19,7 +19,7 @@ fn job(merge_alpha: Option<MergeAlpha>, lora_r: Option<usize>) -> Option<Job> {
     job.settings = TrainSettings {
         max_steps: Some(3),
         learning_rate: 1e-2,
-        save_steps: 0,
+        save_steps: Steps::Number(0),
         merge_alpha,
         adaptation: AdaptationSettings { lora_r, save_adapter: lora_r.is_some(), ..AdaptationSettings::default() },
         ..job.settings

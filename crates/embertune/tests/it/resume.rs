@@ -13,7 +13,7 @@ use embertune::text::Role;
 use embertune::train::evaluation::{passages_of, split};
 use embertune::train::{
     BatchSampler, EvaluationEvent, LossName, LossSettings, Measure, MergeAlpha, Observer, Plan, ReportTo, Resume,
-    SamplingStrategy, StepEvent, Strategy, TrainSettings,
+    SamplingStrategy, StepEvent, Steps, Strategy, TrainSettings,
 };
 use embertune_kernels::cpu::Cpu;
 use serde_json::Value;
@@ -29,11 +29,11 @@ fn job() -> Option<Job> {
         max_steps: Some(9),
         gradient_accumulation_steps: 2,
         per_device_train_batch_size: 3,
-        logging_steps: 2,
-        save_steps: 4,
+        logging_steps: Steps::Number(2),
+        save_steps: Steps::Number(4),
         save_total_limit: None,
         eval_split: Some(0.34),
-        eval_steps: Some(2),
+        eval_steps: Some(Steps::Number(2)),
         load_best_model_at_end: true,
         ..job.settings
     };
@@ -81,7 +81,7 @@ fn a_run_that_is_stopped_and_resumed_is_the_uninterrupted_one_bit_for_bit() {
         assert!(!job.settings.output_dir.exists());
         job.settings.resume_from_checkpoint = Some(Resume::Last);
         // These may change on the way.
-        job.settings.save_steps = 3;
+        job.settings.save_steps = Steps::Number(3);
         job.settings.save_total_limit = Some(1);
         job.train().unwrap();
         assert!(outcome(&job) == expected, "stopped after step {stop}");
@@ -129,7 +129,7 @@ fn a_run_that_is_stopped_while_it_mixes_goes_on_there_bit_for_bit() {
     for (last, patience) in [(9, None), (3, Some(2))] {
         let mixing = || {
             let mut job = job()?;
-            job.settings.eval_steps = Some(1);
+            job.settings.eval_steps = Some(Steps::Number(1));
             job.settings.merge_alpha = Some(MergeAlpha::Auto);
             job.settings.early_stopping_patience = patience;
             job.settings.early_stopping_threshold = 2.0;
@@ -270,7 +270,7 @@ fn events_of_a_resumed_run_are_those_of_the_whole_run() {
         let mut job = job().unwrap();
         job.settings.report_to = ReportTo::Tensorboard;
         if let Some(stop) = stop {
-            job.settings.save_steps = 2;
+            job.settings.save_steps = Steps::Number(2);
             job.train_and_say(&Said::stopping_at(stop)).unwrap_err();
             // From before the last events.
             job.settings.resume_from_checkpoint = Some(Resume::Path(partial(&job).join("checkpoint-4")));
@@ -368,7 +368,7 @@ fn a_checkpoint_before_a_loss_that_is_no_number_is_good() {
     let Some(mut job) = job() else { return };
     job.settings.learning_rate = 1e38;
     job.settings.warmup_steps = 2.0;
-    job.settings.save_steps = 0;
+    job.settings.save_steps = Steps::Number(0);
     job.settings.eval_split = None;
     job.settings.eval_steps = None;
     job.settings.load_best_model_at_end = false;
@@ -381,7 +381,7 @@ fn a_checkpoint_before_a_loss_that_is_no_number_is_good() {
     assert_eq!(job.train().unwrap_err().to_string(), error.to_string());
 
     // Nor is the model of step 2 written, whose vectors are no numbers.
-    job.settings.save_steps = 1;
+    job.settings.save_steps = Steps::Number(1);
     let error = job.train().unwrap_err();
     assert!(error.to_string().contains("no finite numbers; it is not saved"), "{error}");
     assert!(!partial(&job).join("checkpoint-2").exists());
@@ -390,7 +390,7 @@ fn a_checkpoint_before_a_loss_that_is_no_number_is_good() {
 #[test]
 fn numbers_are_those_of_an_evaluation_of_the_checkpoint_and_of_the_base_model() {
     let Some(mut job) = job() else { return };
-    job.settings.save_steps = 2;
+    job.settings.save_steps = Steps::Number(2);
     job.train().unwrap();
     let rows = read_examples(&job.settings.train_data, &Silent).unwrap();
     let pool = passages_of(&rows);
@@ -417,7 +417,7 @@ fn best_and_last_are_kept_apart() {
     // A rate that is far too high: the loss rises again, so that the best is not the last.
     job.settings.metric_for_best_model = Some(Measure::Loss);
     job.settings.learning_rate = 5e-2;
-    job.settings.save_steps = 2;
+    job.settings.save_steps = Steps::Number(2);
     job.train().unwrap();
     let record = record(&job);
     let lines = log(&job);
@@ -485,7 +485,7 @@ fn a_best_model_that_cannot_be_read_is_an_error() {
 fn early_stopping_ends_the_run_after_so_many_evaluations_without_a_gain() {
     let Some(mut job) = job() else { return };
     job.settings.eval_strategy = Some(Strategy::Steps);
-    job.settings.eval_steps = Some(1);
+    job.settings.eval_steps = Some(Steps::Number(1));
     job.settings.early_stopping_patience = Some(2);
     // No gain is this large, so the first evaluation is the best for good.
     job.settings.early_stopping_threshold = 2.0;

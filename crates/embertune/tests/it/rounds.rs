@@ -6,7 +6,7 @@ use std::fs;
 use embertune::data::{read_examples, read_pool, read_rows};
 use embertune::mine::{MineSettings, Preset, Review, VectorSource, mine};
 use embertune::progress::Silent;
-use embertune::train::{AdaptationSettings, BatchSampler, RemineEvery, Resume, TrainSettings};
+use embertune::train::{AdaptationSettings, BatchSampler, RemineEvery, Resume, Steps, TrainSettings};
 
 use crate::said::Said;
 use crate::training::{Job, load, weights, words};
@@ -100,7 +100,7 @@ fn a_run_with_rounds_goes_on_bit_for_bit_wherever_it_was_stopped() {
             remine_every: Some(every),
             batch_sampler: sampler,
             adaptation,
-            save_steps: 0,
+            save_steps: Steps::Number(0),
             ..whole.settings
         };
         whole.train().unwrap();

@@ -10,7 +10,7 @@ use embertune::progress::Silent;
 use embertune::train::events::{EvaluationEvent, Observer, StepEvent};
 use embertune::train::objective::Objective;
 use embertune::train::step::{MicroBatch, Pass, Repeats, Take, forward_backward};
-use embertune::train::{Plan, TrainSettings, Trainer, TrainingSet};
+use embertune::train::{Plan, Steps, TrainSettings, Trainer, TrainingSet};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
 use embertune_kernels::testing::assert_close;
@@ -286,8 +286,8 @@ impl Job {
             train_data: data,
             output_dir: root.path().join("out"),
             max_steps: Some(5),
-            logging_steps: 2,
-            save_steps: 1,
+            logging_steps: Steps::Number(2),
+            save_steps: Steps::Number(1),
             save_total_limit: Some(2),
             ..settings()
         };

@@ -11,7 +11,7 @@ use embertune::optim::OptimizerName;
 use embertune::progress::Silent;
 use embertune::train::step::{MicroBatch, Pass, forward_backward, forward_backward_as_rank};
 use embertune::train::{
-    AdaptationSettings, LossSettings, RemineEvery, Resume, StepReport, TrainSettings, Trainer, TrainingSet,
+    AdaptationSettings, LossSettings, RemineEvery, Resume, StepReport, Steps, TrainSettings, Trainer, TrainingSet,
     dry_run_as_rank, train_as_rank,
 };
 use embertune::{Error, Result};
@@ -284,10 +284,10 @@ fn job() -> Option<Job> {
         learning_rate: 1e-4,
         max_steps: Some(6),
         eval_split: Some(0.34),
-        eval_steps: Some(3),
+        eval_steps: Some(Steps::Number(3)),
         load_best_model_at_end: true,
-        logging_steps: 1,
-        save_steps: 2,
+        logging_steps: Steps::Number(1),
+        save_steps: Steps::Number(2),
         ..job.settings
     };
     Some(job)
