@@ -49,7 +49,7 @@ pub struct CompareArgs {
     )]
     pub other_metrics: Vec<Measure>,
 
-    /// Compare groups of queries by these fields of the data, besides length, script and rarest word
+    /// Compare groups of queries by these fields of the data, besides length, script, language and rarest word
     #[arg(long, value_name = "FIELD,...", value_delimiter = ',', help_heading = "Comparison")]
     pub slice_by: Vec<String>,
 

@@ -192,8 +192,8 @@ fn texts(value: &Value) -> std::result::Result<Vec<String>, &'static str> {
 #[cfg(test)]
 mod tests {
     use clap::FromArgMatches;
-    use embertune::train::{Steps, TrainSettings};
     use embertune::train::config::to_toml;
+    use embertune::train::{Steps, TrainSettings};
     use serde_json::json;
 
     use super::*;

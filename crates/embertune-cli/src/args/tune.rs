@@ -71,7 +71,7 @@ pub struct TuneArgs {
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Training")]
     pub seed: u64,
 
-    /// Compare groups of the test queries by these fields of the data, besides length, script and rarest word
+    /// Compare groups of the test queries by these fields of the data, besides length, script, language and rarest word
     #[arg(long, value_name = "FIELD,...", value_delimiter = ',', help_heading = "Comparison")]
     pub slice_by: Vec<String>,
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Numbered;
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
 use super::texts::Texts;
+use crate::eval::languages::language;
 use crate::eval::words::script;
 use crate::random::{Shuffle, key};
 
@@ -44,15 +45,9 @@ pub fn scripts(texts: &Texts<'_>) -> Vec<&'static str> {
 pub fn mix(texts: &Texts<'_>, scripts: &[&'static str], numbers: &[u32], seed: u64) -> Mix {
     let scripts: Vec<_> = numbers.iter().map(|&number| scripts[number as usize]).collect();
     let sample: Vec<_> = Shuffle::new(numbers.len(), key(&[SAMPLE, seed])).take(LOOKED_AT).collect();
-    let languages: Vec<_> = sample.par_iter().map(|&at| language(texts.list[numbers[at] as usize])).collect();
+    let languages: Vec<_> =
+        sample.par_iter().map(|&at| language(texts.list[numbers[at] as usize]).unwrap_or("unsure")).collect();
     Mix { scripts: counts(scripts), languages: counts(languages) }
-}
-
-fn language(text: &str) -> &'static str {
-    match whatlang::detect(text) {
-        Some(found) if found.is_reliable() => found.lang().eng_name(),
-        _ => "unsure",
-    }
 }
 
 fn counts(names: Vec<&'static str>) -> Vec<Count> {

@@ -26,7 +26,7 @@ pub struct CompareSettings {
     pub metric: Measure,
     /// Metrics to show beside it.
     pub others: Vec<Measure>,
-    /// Fields of the data to slice by, besides length, script and rarest word.
+    /// Fields of the data to slice by, besides length, script, language and rarest word.
     pub slice_by: Vec<String>,
     /// So many of the queries that gained most, and of those that lost most, are shown.
     pub n_shown: usize,
@@ -245,7 +245,9 @@ fn compare_set(
         difference: Difference::of(&base.values(measure), &tuned.values(measure), resampling),
     });
     let mut slices = Vec::new();
-    for by in SliceBy::OF_TEXTS.into_iter().chain(fields.iter().cloned().map(SliceBy::Field)) {
+    // What the data says comes before what texts let guess.
+    let of_texts = SliceBy::OF_TEXTS.into_iter().filter(|by| !fields.iter().any(|field| field == by.name()));
+    for by in of_texts.chain(fields.iter().cloned().map(SliceBy::Field)) {
         let groups = by.groups(&base.queries);
         if let SliceBy::Field(name) = &by
             && !base.queries.iter().any(|query| query.fields.contains_key(name))

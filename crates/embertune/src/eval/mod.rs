@@ -1,6 +1,7 @@
 //! How well a model retrieves.
 
 pub mod comparison;
+pub mod languages;
 pub mod metrics;
 pub mod paired;
 pub mod results;

@@ -9,6 +9,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::languages::languages;
 use super::metrics::Measure;
 use super::retrieval::Rankings;
 use super::test_set::TestSet;
@@ -89,6 +90,9 @@ pub struct QueryResults {
     pub n_words: usize,
     /// Script of most letters.
     pub script: String,
+    /// English name of the likeliest language, where the queries are in several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
     /// How many documents contain its rarest word.
     pub rarest_word_in: Option<usize>,
     /// `(document, grade)`.
@@ -114,31 +118,33 @@ impl SetResults {
         };
         let mut documents = BTreeMap::new();
         let rarest = set.documents_with_rarest_word();
-        let queries =
-            set.queries.iter().zip(rankings.of_query).zip(rarest).map(|((query, ranking), rarest_word_in)| {
-                let relevant = || query.judged.iter().filter(|(_, grade)| *grade >= 1).map(|(id, _)| id);
-                let n_relevant = relevant().count();
-                // Without documents nothing can be said to be missing.
-                let n_missing = relevant().filter(|id| !known.is_empty() && !known.contains_key(id.as_str())).count();
-                counts.n_positives += n_relevant;
-                counts.n_positives_missing += n_missing;
-                counts.n_queries_without_positive += usize::from(n_missing == n_relevant);
-                for id in ranking.iter().take(DOCUMENTS_WITH_TEXT).map(|(id, _)| id).chain(relevant()) {
-                    if let Some(text) = known.get(id.as_str()) {
-                        documents.entry(id.clone()).or_insert_with(|| text.to_string());
-                    }
+        let languages = languages(&set.queries.iter().map(|query| query.text.as_str()).collect::<Vec<_>>());
+        let of_query = rankings.of_query.into_iter().zip(rarest).zip(languages);
+        let queries = set.queries.iter().zip(of_query).map(|(query, ((ranking, rarest_word_in), language))| {
+            let relevant = || query.judged.iter().filter(|(_, grade)| *grade >= 1).map(|(id, _)| id);
+            let n_relevant = relevant().count();
+            // Without documents nothing can be said to be missing.
+            let n_missing = relevant().filter(|id| !known.is_empty() && !known.contains_key(id.as_str())).count();
+            counts.n_positives += n_relevant;
+            counts.n_positives_missing += n_missing;
+            counts.n_queries_without_positive += usize::from(n_missing == n_relevant);
+            for id in ranking.iter().take(DOCUMENTS_WITH_TEXT).map(|(id, _)| id).chain(relevant()) {
+                if let Some(text) = known.get(id.as_str()) {
+                    documents.entry(id.clone()).or_insert_with(|| text.to_string());
                 }
-                QueryResults {
-                    id: query.id.clone(),
-                    text: (!query.text.is_empty()).then(|| query.text.clone()),
-                    fields: query.fields.clone(),
-                    n_words: words(&query.text).len(),
-                    script: script(&query.text).into(),
-                    rarest_word_in,
-                    judged: query.judged.clone(),
-                    ranking,
-                }
-            });
+            }
+            QueryResults {
+                id: query.id.clone(),
+                text: (!query.text.is_empty()).then(|| query.text.clone()),
+                fields: query.fields.clone(),
+                n_words: words(&query.text).len(),
+                script: script(&query.text).into(),
+                language: language.map(String::from),
+                rarest_word_in,
+                judged: query.judged.clone(),
+                ranking,
+            }
+        });
         let queries = queries.collect();
         say_what_is_unusual(&counts, set.queries.len(), progress);
         SetResults {

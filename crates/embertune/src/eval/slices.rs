@@ -1,4 +1,4 @@
-//! Groups of queries that a comparison looks at one by one: by length, script, rarest word, and fields of the data.
+//! Groups of queries that a comparison looks at one by one: by length, script, language, rarest word, and fields of the data.
 
 use super::results::QueryResults;
 
@@ -9,6 +9,8 @@ pub enum SliceBy {
     Length,
     /// Script of most letters.
     Script,
+    /// The likeliest language, where there are several.
+    Language,
     /// How many documents contain the rarest word.
     RarestWord,
     /// A field of the data.
@@ -17,13 +19,14 @@ pub enum SliceBy {
 
 impl SliceBy {
     /// The groupings that need nothing but texts.
-    pub const OF_TEXTS: [SliceBy; 3] = [SliceBy::Length, SliceBy::Script, SliceBy::RarestWord];
+    pub const OF_TEXTS: [SliceBy; 4] = [SliceBy::Length, SliceBy::Script, SliceBy::Language, SliceBy::RarestWord];
 
     /// What the groups are of.
     pub fn name(&self) -> &str {
         match self {
             SliceBy::Length => "length",
             SliceBy::Script => "script",
+            SliceBy::Language => "language",
             SliceBy::RarestWord => "rarest word",
             SliceBy::Field(name) => name,
         }
@@ -42,6 +45,7 @@ impl SliceBy {
             }
             .into(),
             SliceBy::Script => query.script.clone(),
+            SliceBy::Language => query.language.clone()?,
             SliceBy::RarestWord => match query.rarest_word_in? {
                 0 => "in no passage",
                 1..=3 => "in 1 to 3 passages",

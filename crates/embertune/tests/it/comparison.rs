@@ -6,13 +6,20 @@ use embertune::progress::Silent;
 
 /// A set of `n` queries with one relevant passage each, in which it stands at `rank(i)`, from 1.
 fn set(name: &str, n: usize, rank: impl Fn(usize) -> usize) -> SetResults {
+    set_with(name, n, |i| format!("{} {i}", if i % 2 == 0 { "short" } else { "a query of more words" }), "kind", rank)
+}
+
+/// The same with these queries and this name of the field that is the query's number modulo 3.
+fn set_with(
+    name: &str,
+    n: usize,
+    query: impl Fn(usize) -> String,
+    field: &str,
+    rank: impl Fn(usize) -> usize,
+) -> SetResults {
     let documents: Vec<_> = (0..20).map(|i| format!("passage number{i}")).collect();
     let rows: Vec<_> = (0..n)
-        .map(|i| {
-            let words = if i % 2 == 0 { "short" } else { "a query of more words" };
-            let row = serde_json::json!({"query": format!("{words} {i}"), "pos": [documents[0]], "kind": i % 3});
-            row.to_string()
-        })
+        .map(|i| serde_json::json!({"query": query(i), "pos": [documents[0]], field: i % 3}).to_string())
         .collect();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
@@ -81,6 +88,23 @@ fn a_loss_on_a_probe_is_named_in_the_verdict() {
     assert!(forgot.verdict().ends_with(", but worse on the probe `law`: MRR@10 -0.667"), "{}", forgot.verdict());
     let mixed = compare(sets(probe(2)), tuned(set("law", 100, |i| 1 + i % 3)));
     assert!(mixed.verdict().contains("on the probe `law`"), "{}", mixed.verdict());
+}
+
+#[test]
+fn queries_in_several_languages_are_sliced_by_them_unless_the_data_says_the_language() {
+    let query = |i| match i % 3 {
+        0 => format!("{i} welches dieser Werkzeuge kann ein Dokument in seine einzelnen Seiten zerlegen"),
+        _ => format!("{i} which of these tools would be able to split a document into its pages"),
+    };
+    let slices = |field: &str| {
+        let of = |rank: fn(usize) -> usize| Results::new("model", vec![set_with("test", 60, query, field, rank)]);
+        let settings = CompareSettings { slice_by: vec![field.into()], ..settings() };
+        let comparison = Comparison::of(&of(|_| 2), &of(|i| 2 - usize::from(i % 3 == 0)), &settings).unwrap();
+        let by_language = comparison.sets[0].slices.iter().filter(|slice| slice.by == "language");
+        by_language.map(|s| (s.group.clone(), s.difference.n, s.difference.won)).collect::<Vec<_>>()
+    };
+    assert_eq!(slices("kind"), [("English".into(), 40, 0), ("German".into(), 20, 20)]);
+    assert_eq!(slices("language"), [("0".into(), 20, 20), ("1".into(), 20, 0), ("2".into(), 20, 0)]);
 }
 
 #[test]
