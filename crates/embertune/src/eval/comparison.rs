@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Measure;
 use super::paired::{Difference, Resampling};
 use super::results::{QueryResults, Results, SetResults};
-use super::slices::SliceBy;
+use super::slices::{SliceBy, same_queries};
 use crate::error::{Error, Result};
 
 /// Slices with fewer queries are left out: they say more about chance than about models.
@@ -249,6 +249,10 @@ fn compare_set(
     let of_texts = SliceBy::OF_TEXTS.into_iter().filter(|by| !fields.iter().any(|field| field == by.name()));
     for by in of_texts.chain(fields.iter().cloned().map(SliceBy::Field)) {
         let groups = by.groups(&base.queries);
+        if by == SliceBy::Script && same_queries(&groups, &SliceBy::Language.groups(&base.queries)) {
+            // The languages say it.
+            continue;
+        }
         if let SliceBy::Field(name) = &by
             && !base.queries.iter().any(|query| query.fields.contains_key(name))
         {

@@ -1,5 +1,7 @@
 //! Groups of queries that a comparison looks at one by one: by length, script, language, rarest word, and fields of the data.
 
+use std::collections::BTreeSet;
+
 use super::results::QueryResults;
 
 /// What queries are grouped by.
@@ -17,9 +19,18 @@ pub enum SliceBy {
     Field(String),
 }
 
+/// The name of a group, and the places of its queries.
+pub type Group = (String, Vec<usize>);
+
+/// Whether two groupings differ in names alone.
+pub fn same_queries(a: &[Group], b: &[Group]) -> bool {
+    let places = |groups: &[Group]| groups.iter().map(|(_, places)| places.clone()).collect::<BTreeSet<_>>();
+    places(a) == places(b)
+}
+
 impl SliceBy {
     /// The groupings that need nothing but texts.
-    pub const OF_TEXTS: [SliceBy; 4] = [SliceBy::Length, SliceBy::Script, SliceBy::Language, SliceBy::RarestWord];
+    pub const OF_TEXTS: [SliceBy; 4] = [SliceBy::Length, SliceBy::Language, SliceBy::Script, SliceBy::RarestWord];
 
     /// What the groups are of.
     pub fn name(&self) -> &str {
@@ -59,8 +70,8 @@ impl SliceBy {
 
     /// The groups with the places of their queries, those with most queries first. Empty where there is but one group: it would
     /// say what the whole says.
-    pub fn groups(&self, queries: &[QueryResults]) -> Vec<(String, Vec<usize>)> {
-        let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    pub fn groups(&self, queries: &[QueryResults]) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
         for (place, query) in queries.iter().enumerate() {
             let Some(name) = self.group(query) else { continue };
             match groups.iter_mut().find(|(known, _)| *known == name) {

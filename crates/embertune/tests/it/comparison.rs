@@ -91,6 +91,27 @@ fn a_loss_on_a_probe_is_named_in_the_verdict() {
 }
 
 #[test]
+fn languages_that_scripts_tell_apart_are_named_once() {
+    let query = |i| match i % 3 {
+        0 => format!("{i} этот инструмент может разделить документ на отдельные страницы"),
+        _ => format!("{i} which of these tools would be able to split a document into its pages"),
+    };
+    let sliced = |query: &dyn Fn(usize) -> String| {
+        let comparison =
+            compare(vec![set_with("test", 60, query, "kind", |_| 2)], vec![set_with("test", 60, query, "kind", |_| 1)]);
+        let is_of_letters = |by: &&str| matches!(*by, "language" | "script");
+        let by = comparison.sets[0].slices.iter().map(|slice| slice.by.as_str());
+        by.filter(is_of_letters).map(String::from).collect::<Vec<_>>()
+    };
+    assert_eq!(sliced(&query), ["language", "language"]);
+    let with_german = |i| match i % 3 {
+        1 => format!("{i} welches dieser Werkzeuge kann ein Dokument in seine einzelnen Seiten zerlegen"),
+        _ => query(i),
+    };
+    assert_eq!(sliced(&with_german), ["language", "language", "language", "script", "script"]);
+}
+
+#[test]
 fn queries_in_several_languages_are_sliced_by_them_unless_the_data_says_the_language() {
     let query = |i| match i % 3 {
         0 => format!("{i} welches dieser Werkzeuge kann ein Dokument in seine einzelnen Seiten zerlegen"),
