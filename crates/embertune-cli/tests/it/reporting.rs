@@ -127,6 +127,19 @@ fn tune_does_it_all_and_nothing_twice() {
 }
 
 #[test]
+fn tune_keeps_the_base_model_where_training_only_did_harm_and_says_so() {
+    let desk = Desk::new();
+    desk.run(&TRAIN.replace("--num_train_epochs 2", "--num_train_epochs 20 --output_dir good")).ok();
+    let done = desk.run("tune rows.jsonl --model good --out all --learning_rate 0.3 --num_train_epochs 1 --threads 2");
+    let said = "so the base model is what was saved";
+    assert_eq!(done.code, 1, "{}", done.stderr);
+    let last = done.stdout.lines().last().unwrap();
+    assert!(last.starts_with("no difference: MRR@10 is the same") && last.ends_with(said), "{last}");
+    assert!(!done.stderr.contains("the model is that of step"), "{}", done.stderr);
+    assert!(desk.read("all/report.html").contains(said) && desk.read("all/report.md").contains(said));
+}
+
+#[test]
 fn tune_takes_tables_columns_changes_of_the_model_and_fields_to_slice_by() {
     let desk = Desk::new();
     let rows = desk.read("rows.jsonl");

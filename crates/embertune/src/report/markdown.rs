@@ -13,7 +13,8 @@ pub fn markdown(run: &Run) -> String {
     match &run.verdict {
         None => text += &format!("{}\n", training::in_a_sentence(run)),
         Some(record) => {
-            text += &format!("**{}**\n", cell(&record.verdict));
+            let kept = run.kept_base().map_or(String::new(), |kept| format!(": {kept}"));
+            text += &format!("**{}{kept}**\n", cell(&record.verdict));
             for (i, set) in record.comparison.sets.iter().enumerate() {
                 let kind = if i == 0 { "Test set" } else { "Probe" };
                 text += &format!("\n{kind} {}, {} queries\n\n", cell(&set.name), thousands(set.main().n as u64));

@@ -78,7 +78,12 @@ fn verdict(run: &Run) -> Markup {
         Some(record) => ("Verdict", record.verdict.clone()),
         None => ("Not compared yet", training::in_a_sentence(run)),
     };
-    html! { div class={ "verdict " (judged(run).0) } { span class="word" { (heading) } p { (sentence) } } }
+    html! {
+        div class={ "verdict " (judged(run).0) } {
+            span class="word" { (heading) }
+            p { (sentence) @if let Some(kept) = run.kept_base() { ": " (kept) } }
+        }
+    }
 }
 
 /// Class and word of a run's verdict.

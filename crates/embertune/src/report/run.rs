@@ -72,6 +72,15 @@ pub struct Facts {
     pub step_of_model: usize,
     /// After which steps the run was interrupted.
     pub resumed_after: Vec<usize>,
+    /// How base and tuned model were mixed.
+    pub merging: Option<MergingFacts>,
+}
+
+/// How base and tuned model were mixed.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MergingFacts {
+    /// The share of the training that was kept.
+    pub alpha: f64,
 }
 
 /// A file that the run read.
@@ -199,6 +208,14 @@ impl Run {
             audit: Some(folder.join(AUDIT)).filter(|path| path.is_file()).map(|path| read_json(&path)).transpose()?,
             model,
         })
+    }
+
+    /// What has to be said where nothing of the training was kept.
+    pub fn kept_base(&self) -> Option<&'static str> {
+        let is_base = self.facts.merging.as_ref().is_some_and(|merging| merging.alpha == 0.0);
+        is_base.then_some(
+            "nothing that this training made was better than the base model on the held-out queries, so the base model is what was saved",
+        )
     }
 
     /// Calls runs after the paths that were given where their folders have the same name: `a/model` and `b/model`.

@@ -39,7 +39,7 @@ pub fn section(run: &Run) -> Option<Section> {
     let step = run.facts.step_of_model;
     let body = html! {
         div class="charts" { (charts) }
-        @if step > 0 && step < run.facts.counts.steps {
+        @if run.kept_base().is_none() && step > 0 && step < run.facts.counts.steps {
             p { "The model is that of step " (step) " of " (run.facts.counts.steps) ", the best on the held-out rows." }
         }
         @for step in &run.facts.resumed_after { p class="note" { "Interrupted and resumed after step " (step) "." } }

@@ -234,7 +234,8 @@ impl<O: Ops> Done<O> {
         // Reading back what is written needs memory of its own.
         model.ops().limit_buffers(0);
         folder.finish(&model, settings.adaptation.save_adapter, &record, checkpoint.as_deref())?;
-        if let Some(best) = best {
+        let kept_base = record.merging.as_ref().is_some_and(|merging| merging.alpha == 0.0);
+        if let Some(best) = best.filter(|_| !kept_base) {
             observer.note(&format!(
                 "the model is that of step {}, the best by {}; the last one is in `last`",
                 best.step,

@@ -16,6 +16,7 @@ use embertune::comm::Alone;
 use embertune::data::atomic::write_file;
 use embertune::eval::Finding;
 use embertune::progress::Progress;
+use embertune::report::Run;
 use embertune::report::command::quoted;
 use embertune::report::verdict::{VERDICT, VerdictRecord};
 use embertune::{Error, Result};
@@ -90,7 +91,14 @@ fn conclude(out: &Path, progress: &Display) -> Result<ExitCode> {
         out.join(plan::MODEL).display(),
         out.join("report.html").display()
     ));
-    printer::print(&format!("\n{}\n", record.verdict))?;
+    let kept = Run::read(out)?.kept_base();
+    printer::print(&format!("\n{}{}\n", record.verdict, kept.map_or(String::new(), |kept| format!(": {kept}"))))?;
+    if kept.is_some() {
+        progress.note(&format!(
+            "what may help: what {} found, a smaller `--learning_rate`, more rows",
+            out.join("audit.html").display()
+        ));
+    }
     let forgets = record.comparison.sets.iter().skip(1).any(|probe| probe.main().finding == Finding::Worse);
     Ok(diagnostics::exit_code(record.finding != Finding::Better || forgets))
 }
