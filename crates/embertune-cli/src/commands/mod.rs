@@ -100,7 +100,8 @@ fn start_n_threads(threads: Option<usize>) -> Result<()> {
     if STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
-    rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build_global().map_err(|error| Error::Setting {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).use_current_thread();
+    pool.build_global().map_err(|error| Error::Setting {
         problem: format!("cannot start threads: {error}"),
         hint: Some("try fewer `--threads`".into()),
     })
