@@ -12,6 +12,9 @@ Examples:
   # data/train.jsonl, data/dev.jsonl and data/test.jsonl, with 80, 10 and 10 % of the queries
   embertune split rows.jsonl --out data
 
+  # Train and dev alone, without what test.jsonl asks
+  embertune split rows.jsonl --out data --test 0 --apart_from test.jsonl
+
   # Train and test alone, of a CSV file whose columns have other names
   embertune split faq.csv --out data --dev 0 --test 0.2 --columns query=question,pos=answer";
 
@@ -43,6 +46,10 @@ pub struct SplitArgs {
     #[arg(long, value_name = "N", default_value_t = default().max_queries_per_positive)]
     pub max_queries_per_positive: usize,
 
+    /// Rows that a model is tested on elsewhere: rows with such a query, or a near-duplicate of one, are left out
+    #[arg(long, value_name = "DATA")]
+    pub apart_from: Option<PathBuf>,
+
     /// Names of the columns, where they are others than query, pos, neg and those of sentence-transformers
     #[arg(long, value_name = "PART=COLUMN,...")]
     pub columns: Option<Columns>,
@@ -56,6 +63,7 @@ impl SplitArgs {
             test: self.test,
             seed: self.seed,
             max_queries_per_positive: self.max_queries_per_positive,
+            apart_from: self.apart_from.clone(),
         }
     }
 }

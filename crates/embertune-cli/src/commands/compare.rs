@@ -31,6 +31,13 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
     if let Some(path) = &verdict_path {
         check_writable(path)?;
     }
+    if let Some(folder) = args.save_verdict.as_deref().filter(|folder| is_of_another_model(folder, &args.tuned)) {
+        progress.warn(&format!(
+            "{} holds another model than {}: its report and model card will show this verdict",
+            folder.display(),
+            args.tuned
+        ));
+    }
     let settings = args.settings();
     let deepest = settings.others.iter().map(|measure| measure.cutoff).fold(settings.metric.cutoff, usize::max);
     let sets = test_sets::read(&args.sets, progress)?;
@@ -65,6 +72,15 @@ pub fn run(args: &CompareArgs, progress: &dyn Progress) -> Result<ExitCode> {
         printer::comparison_page(&comparison)?
     };
     Ok(diagnostics::report_unmet(&unmet))
+}
+
+/// Whether `folder`, or `model` in it, as `tune` has it, is a model and not the folder `tuned`.
+fn is_of_another_model(folder: &Path, tuned: &str) -> bool {
+    let models =
+        [folder.to_path_buf(), folder.join("model")].into_iter().filter(|path| path.join("config.json").is_file());
+    let models: Vec<_> = models.filter_map(|path| path.canonicalize().ok()).collect();
+    let tuned = Path::new(tuned);
+    !models.is_empty() && tuned.is_dir() && !tuned.canonicalize().is_ok_and(|tuned| models.contains(&tuned))
 }
 
 /// Saved results where `name` is a file, else those of the model of that name.

@@ -140,7 +140,7 @@ fn what_cannot_be_compared_or_evaluated_is_an_error_with_a_hint() {
         ("evaluate --model_name model", "required"),
         ("evaluate --test_set beir", "required"),
         ("evaluate --model_name model --index_file_jsonl_path pool.jsonl", "--query_file_jsonl_path"),
-        ("evaluate --model_name model --test_set nowhere", "is missing"),
+        ("evaluate --model_name model --test_set nowhere", "there is no such folder"),
         ("evaluate --evaluate_run run --model_name model --qrels q", "cannot be used with"),
         ("evaluate --model_name model --qrels q", "cannot be used with"),
         ("evaluate --model_name model --sts_file rows.jsonl", "field `score` is missing"),
@@ -148,5 +148,23 @@ fn what_cannot_be_compared_or_evaluated_is_an_error_with_a_hint() {
         let done = desk.run(arguments);
         assert_eq!(done.code, 2, "{arguments}\n{}\n{}", done.stdout, done.stderr);
         assert!(done.stderr.contains(message), "{arguments}: {message}\n{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_verdict_beside_another_model_and_queries_without_an_answer_are_warned_of() {
+    let desk = desk();
+    let warned = |folder: &str| {
+        let done = desk.run(&format!("compare model tuned {SETS} --save_verdict {folder}")).ok();
+        done.stderr.contains(&format!("{folder} holds another model than tuned"))
+    };
+    fs::create_dir(desk.path("empty")).unwrap();
+    assert_eq!([warned("model"), warned("tuned"), warned("empty")], [true, false, false]);
+
+    desk.run(&format!("evaluate --model_name model {SETS} --run_file run.txt")).ok();
+    for (qrels, said) in [("q1 0 d1 0\nq2 0 d2 1\n", true), ("q1 0 d1 1\nq2 0 d2 1\n", false)] {
+        desk.write("qrels.txt", qrels);
+        let done = desk.run("evaluate --evaluate_run run.txt --qrels qrels.txt").ok();
+        assert_eq!(done.stderr.contains("1 of 2 queries have no relevant document"), said, "{}", done.stderr);
     }
 }

@@ -140,6 +140,53 @@ fn tune_keeps_the_base_model_where_training_only_did_harm_and_says_so() {
 }
 
 #[test]
+fn tune_says_before_it_begins_what_would_fail_later() {
+    let desk = Desk::new();
+    let rows = desk.read("rows.jsonl");
+    desk.write("few.jsonl", rows.lines().take(9).map(|row| format!("{row}\n")).collect::<String>());
+    for (flags, said) in [
+        ("tune few.jsonl", "9 different queries are too few"),
+        ("tune rows.jsonl --slice_by topick", "no query has a field `topick` to slice by"),
+        ("tune rows.jsonl --probe nowhere", "nowhere: there is no such file or folder"),
+        ("tune rows.jsonl --probe pool.jsonl,nowhere.jsonl", "nowhere.jsonl: there is no such file or folder"),
+    ] {
+        for dry_run in ["", "--dry_run"] {
+            let done = desk.run(&format!("{flags} --model model --out all {dry_run}"));
+            assert_eq!(done.code, 2, "{flags}: {}", done.stdout);
+            assert!(done.stderr.contains(said), "{}", done.stderr);
+            assert!(!desk.path("all").exists(), "{flags}");
+        }
+    }
+}
+
+#[test]
+fn tune_learns_from_nothing_that_it_is_tested_on() {
+    let desk = Desk::new();
+    let rows = desk.read("rows.jsonl");
+    desk.write("test.jsonl", rows.lines().take(15).map(|row| format!("{row}\n")).collect::<String>());
+    let tune = "tune rows.jsonl --model model --learning_rate 1e-3 --num_train_epochs 1 --threads 2 --out";
+    let done = desk.run(&format!("{tune} all --test test.jsonl"));
+    assert!([0, 1].contains(&done.code), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("15 queries are in test.jsonl, or nearly: their rows are left out"),
+        "{}",
+        done.stderr
+    );
+    let learned = desk.read("all/train.mined.jsonl") + &desk.read("all/data/dev.jsonl");
+    let query = |row: &str| serde_json::from_str::<serde_json::Value>(row).unwrap()["query"].to_string();
+    assert!(rows.lines().take(15).all(|row| !learned.contains(&query(row))));
+    assert!(rows.lines().skip(15).all(|row| learned.contains(&query(row))));
+    let done = desk.run(&format!("{tune} none --test rows.jsonl"));
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("all 50 different queries are among those"), "{}", done.stderr);
+    // What a write that was killed has left is swept up by the next start.
+    fs::create_dir(desk.path("none/.embertune-abc")).unwrap();
+    desk.write("none/.embertune-xyz", "a text");
+    desk.run(&format!("{tune} none --test rows.jsonl"));
+    assert!(!desk.path("none/.embertune-abc").exists() && !desk.path("none/.embertune-xyz").exists());
+}
+
+#[test]
 fn tune_takes_tables_columns_changes_of_the_model_and_fields_to_slice_by() {
     let desk = Desk::new();
     let rows = desk.read("rows.jsonl");

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// What the names of temporary files and folders begin with.
+const TEMPORARY: &str = ".embertune-";
+
 /// Writes the file at `path` through `fill`: into a temporary file in the same folder, which is flushed to the disk and
 /// renamed to `path`. The folder must exist. An existing file is replaced; where `path` is a link, the file that it points to.
 ///
@@ -44,8 +47,7 @@ pub fn write_folder<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Re
         });
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary =
-        tempfile::Builder::new().prefix(".embertune-").tempdir_in(parent).map_err(Error::io(path, "create"))?;
+    let temporary = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(parent).map_err(Error::io(path, "create"))?;
     let folder = temporary.path().join("new");
     fs::create_dir(&folder).map_err(Error::io(path, "create"))?;
     let made = fill(&folder)?;
@@ -54,6 +56,21 @@ pub fn write_folder<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Re
     fs::rename(&folder, path).map_err(Error::io(path, "write"))?;
     sync_folder(parent).map_err(Error::io(path, "write"))?;
     Ok(made)
+}
+
+/// Removes what writes that were killed have left in a folder that nobody else writes to.
+///
+/// # Errors
+/// What can't be read or removed.
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "read"))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(Error::io(&path, "remove"))?;
+        }
+    }
+    Ok(())
 }
 
 enum Destination {
@@ -102,7 +119,7 @@ fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io
 /// A temporary file that, once renamed, has the permissions of any other new file (`tempfile` makes private ones).
 fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".embertune-");
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

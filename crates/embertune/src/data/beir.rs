@@ -50,6 +50,13 @@ impl BeirFolder {
     /// # Errors
     /// Where one of the files is missing.
     pub fn find(folder: &Path, split: &str) -> Result<BeirFolder> {
+        if !folder.is_dir() {
+            return Err(Error::Data {
+                path: folder.to_path_buf(),
+                problem: "there is no such folder".into(),
+                hint: Some("a BEIR folder has corpus.jsonl, queries.jsonl and qrels/test.tsv".into()),
+            });
+        }
         let missing = |what: String, hint: &str| Error::Data {
             path: folder.to_path_buf(),
             problem: format!("{what} is missing"),

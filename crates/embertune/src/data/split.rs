@@ -8,7 +8,8 @@
 //! move many others: test takes those that fit until its share is full, then dev, and train has the rest. A group that is larger than a
 //! share is therefore in train.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -28,11 +29,13 @@ pub struct SplitSettings {
     pub seed: u64,
     /// A positive of more queries than this is a label and does not keep them together. Default 20.
     pub max_queries_per_positive: usize,
+    /// Rows whose queries are on no side, nor near-duplicates of them: those that a model is tested on elsewhere. Default none.
+    pub apart_from: Option<PathBuf>,
 }
 
 impl Default for SplitSettings {
     fn default() -> Self {
-        SplitSettings { dev: 0.1, test: 0.1, seed: 42, max_queries_per_positive: 20 }
+        SplitSettings { dev: 0.1, test: 0.1, seed: 42, max_queries_per_positive: 20, apart_from: None }
     }
 }
 
@@ -64,8 +67,8 @@ impl Side {
 /// Who is where, and what it took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
-    /// The side of each row, in the order in which they were added.
-    pub sides: Vec<Side>,
+    /// The side of each row, in the order in which they were added; `None` where it is on none.
+    pub sides: Vec<Option<Side>>,
     /// The counts.
     pub summary: SplitSummary,
 }
@@ -95,12 +98,21 @@ pub struct SplitSummary {
     pub n_too_large: usize,
     /// Positives that are labels.
     pub n_labels: usize,
+    /// Queries that are on no side, since a model is tested on them or on near-duplicates elsewhere.
+    pub n_apart: usize,
 }
 
 impl SplitSummary {
     /// What is worth saying, in sentences of a line.
     pub fn remarks(&self, settings: &SplitSettings) -> Vec<String> {
         let mut remarks = Vec::new();
+        if let Some(path) = settings.apart_from.as_ref().filter(|_| self.n_apart > 0) {
+            remarks.push(format!(
+                "{} queries are in {}, or nearly: their rows are left out",
+                self.n_apart,
+                path.display()
+            ));
+        }
         if self.n_groups > 0 {
             remarks.push(format!(
                 "{} queries have near-duplicates and {} share a positive: {} groups of {} queries stay together, the largest of {}; \
@@ -142,6 +154,8 @@ pub struct Splitter {
     query_of_row: Vec<u32>,
     /// A positive and a query that it answers.
     answers: Vec<(u64, u32)>,
+    /// Queries to keep apart from.
+    apart: Vec<String>,
 }
 
 impl Splitter {
@@ -158,6 +172,11 @@ impl Splitter {
         self.answers.extend(positives.into_iter().map(|text| (TextId::near(text).0 as u64, number)));
     }
 
+    /// Keeps this query, and its near-duplicates, off all sides.
+    pub fn keep_apart(&mut self, query: String) {
+        self.apart.push(query);
+    }
+
     /// Splits what was taken. Runs in the current rayon pool; the result does not depend on its size.
     ///
     /// # Errors
@@ -170,7 +189,15 @@ impl Splitter {
                 return Err(setting(format!("`--{flag} {share}`: expected a share from 0 to 1, 1 not included"), hint));
             }
         }
+        let n_before = self.ids.len();
+        let numbers = self.leave_out();
         let n = self.ids.len();
+        if n == 0 && n_before > 0 {
+            let problem = format!(
+                "all {n_before} different queries are among those that they have to be kept apart from, or nearly"
+            );
+            return Err(setting(problem, "a model can't be tested on what it learns from: name other rows"));
+        }
         let wanted = |share: f64| if share > 0.0 { ((share * n as f64).round() as usize).max(1) } else { 0 };
         let n_wanted = [wanted(dev), wanted(test)];
         if n_wanted[0] + n_wanted[1] >= n {
@@ -178,7 +205,7 @@ impl Splitter {
             return Err(setting(problem, "take smaller shares, or more rows"));
         }
         self.numbers = HashMap::new();
-        let mut summary = SplitSummary { n_wanted, ..SplitSummary::default() };
+        let mut summary = SplitSummary { n_wanted, n_apart: n_before - n, ..SplitSummary::default() };
         let mut groups = self.near(&mut summary);
         self.join_answered(&mut groups, settings.max_queries_per_positive, &mut summary);
         let names = groups.names();
@@ -221,14 +248,49 @@ impl Splitter {
                 return Err(setting(problem, "take a larger share, or a smaller `--max_queries_per_positive`"));
             }
         }
-        let sides: Vec<_> = self.query_of_row.iter().map(|&query| side_of(query as usize)).collect();
-        sides.iter().for_each(|&side| summary.n_rows[side as usize] += 1);
+        let side_of_row = |&query: &u32| numbers[query as usize].map(|query| side_of(query as usize));
+        let sides: Vec<_> = self.query_of_row.iter().map(side_of_row).collect();
+        sides.iter().flatten().for_each(|&side| summary.n_rows[side as usize] += 1);
         Ok(Split { sides, summary })
     }
 
-    fn near(&self, summary: &mut SplitSummary) -> Groups {
+    fn texts(&self) -> Vec<&str> {
         let starts = [0].into_iter().chain(self.ends.iter().copied());
-        let texts: Vec<&str> = starts.zip(&self.ends).map(|(start, &end)| &self.texts[start..end]).collect();
+        starts.zip(&self.ends).map(|(start, &end)| &self.texts[start..end]).collect()
+    }
+
+    /// Forgets the queries to keep apart, but for their places in `query_of_row`. Gives the new number of every query that is left.
+    fn leave_out(&mut self) -> Vec<Option<u32>> {
+        let n = self.ids.len();
+        if self.apart.is_empty() {
+            return (0..n as u32).map(Some).collect();
+        }
+        let texts = self.texts();
+        let all: Vec<&str> = texts.iter().copied().chain(self.apart.iter().map(String::as_str)).collect();
+        let names = near_groups(&all).names();
+        let apart: HashSet<u32> = names[n..].iter().copied().collect();
+        let exact: HashSet<u64> = self.apart.iter().map(|query| TextId::of(query).0 as u64).collect();
+        let is_left = |query: usize| !apart.contains(&names[query]) && !exact.contains(&self.ids[query]);
+        let mut left = Splitter::default();
+        let numbers: Vec<_> = (0..n)
+            .map(|query| {
+                is_left(query).then(|| {
+                    left.ids.push(self.ids[query]);
+                    left.texts.push_str(texts[query]);
+                    left.ends.push(left.texts.len());
+                    left.ids.len() as u32 - 1
+                })
+            })
+            .collect();
+        let answers = self.answers.iter().filter_map(|&(positive, query)| Some((positive, numbers[query as usize]?)));
+        left.answers = answers.collect();
+        left.query_of_row = std::mem::take(&mut self.query_of_row);
+        *self = left;
+        numbers
+    }
+
+    fn near(&self, summary: &mut SplitSummary) -> Groups {
+        let texts = self.texts();
         let groups = near_groups(&texts);
         let mut sizes = vec![0_u32; texts.len()];
         let names = groups.clone().names();

@@ -39,6 +39,12 @@ pub fn split_files(
 ) -> Result<SplitFiles> {
     write_folder(out, |folder| {
         let mut splitter = Splitter::default();
+        if let Some(path) = &settings.apart_from {
+            for_each_row(path, columns, |object, _| {
+                splitter.keep_apart(object.text("query")?);
+                Ok(())
+            })?;
+        }
         let mut heading = None;
         let reading = for_each_row(data, columns, |object, raw| {
             let this = match raw {
@@ -84,10 +90,9 @@ pub fn split_files(
         }
         let mut sides = split.sides.iter();
         for_each_row(data, columns, |object, raw| {
-            let side = sides.next().and_then(|side| outputs[*side as usize].as_mut());
-            let Some(output) = side else {
-                return Err(object.error("the file has changed while it was read".into(), "run the command again"));
-            };
+            let changed = || object.error("the file has changed while it was read".into(), "run the command again");
+            let Some(side) = sides.next().ok_or_else(changed)? else { return Ok(()) };
+            let output = outputs[*side as usize].as_mut().ok_or_else(changed)?;
             let written = match raw {
                 Raw::Json(text) => writeln!(output, "{text}"),
                 Raw::Csv(record, _) if !heading.is_empty() => write_record(output, record),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::metrics::Measure;
 use super::paired::{Difference, Resampling};
 use super::results::{QueryResults, Results, SetResults};
-use super::slices::{SliceBy, same_queries};
+use super::slices::{SliceBy, check_fields, same_queries};
 use crate::error::{Error, Result};
 
 /// Slices with fewer queries are left out: they say more about chance than about models.
@@ -244,6 +244,7 @@ fn compare_set(
         measure,
         difference: Difference::of(&base.values(measure), &tuned.values(measure), resampling),
     });
+    check_fields(fields, || base.queries.iter().map(|query| &query.fields))?;
     let mut slices = Vec::new();
     // What the data says comes before what texts let guess.
     let of_texts = SliceBy::OF_TEXTS.into_iter().filter(|by| !fields.iter().any(|field| field == by.name()));
@@ -252,11 +253,6 @@ fn compare_set(
         if by == SliceBy::Script && same_queries(&groups, &SliceBy::Language.groups(&base.queries)) {
             // The languages say it.
             continue;
-        }
-        if let SliceBy::Field(name) = &by
-            && !base.queries.iter().any(|query| query.fields.contains_key(name))
-        {
-            return Err(no_such_field(name, base));
         }
         for (group, places) in groups.into_iter().filter(|(_, p)| p.len() >= SMALLEST_SLICE).take(MOST_SLICES) {
             let of = |values: &[f64]| places.iter().map(|&place| values[place]).collect::<Vec<_>>();
@@ -289,21 +285,6 @@ fn compare_set(
         measures: measures.collect(),
         slices,
     })
-}
-
-fn no_such_field(name: &str, set: &SetResults) -> Error {
-    let mut known: Vec<_> = set.queries.iter().flat_map(|query| query.fields.keys()).collect();
-    known.sort_unstable();
-    known.dedup();
-    let known = if known.is_empty() {
-        "none".into()
-    } else {
-        known.into_iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")
-    };
-    Error::Setting {
-        problem: format!("no query has a field `{name}` to slice by; the fields are: {known}"),
-        hint: Some("a field is a string, a number or true or false in the line of a query".into()),
-    }
 }
 
 fn shown(id: &str, grade: i32, sets: &[&SetResults]) -> Shown {

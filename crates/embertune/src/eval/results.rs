@@ -253,5 +253,9 @@ fn say_what_is_unusual(counts: &Counts, n_queries: usize, progress: &dyn Progres
             "{n_positives_missing} of {n_positives} positives are not in the pool and can't be found; \
              {n_queries_without_positive} of {n_queries} queries have none in it"
         ));
+    } else if *n_queries_without_positive > 0 {
+        progress.warn(&format!(
+            "{n_queries_without_positive} of {n_queries} queries have no relevant document among the judgments: their metrics are 0"
+        ));
     }
 }

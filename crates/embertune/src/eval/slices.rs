@@ -1,8 +1,9 @@
 //! Groups of queries that a comparison looks at one by one: by length, script, language, rarest word, and fields of the data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::results::QueryResults;
+use crate::error::{Error, Result};
 
 /// What queries are grouped by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,26 @@ pub type Group = (String, Vec<usize>);
 pub fn same_queries(a: &[Group], b: &[Group]) -> bool {
     let places = |groups: &[Group]| groups.iter().map(|(_, places)| places.clone()).collect::<BTreeSet<_>>();
     places(a) == places(b)
+}
+
+/// Whether each of `names` is a field of some query, of which `fields` gives the fields.
+///
+/// # Errors
+/// The first that is not.
+pub fn check_fields<'a, I>(names: &[String], fields: impl Fn() -> I) -> Result<()>
+where
+    I: Iterator<Item = &'a BTreeMap<String, String>>,
+{
+    let Some(name) = names.iter().find(|name| !fields().any(|fields| fields.contains_key(*name))) else {
+        return Ok(());
+    };
+    let known: BTreeSet<_> = fields().flat_map(BTreeMap::keys).map(|name| format!("`{name}`")).collect();
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    let known = if known.is_empty() { "none" } else { &known };
+    Err(Error::Setting {
+        problem: format!("no query has a field `{name}` to slice by; the fields are: {known}"),
+        hint: Some("a field is a string, a number or true or false in the line of a query".into()),
+    })
 }
 
 impl SliceBy {

@@ -46,11 +46,18 @@ fn about_probes(measure: Measure, probes: &[SetComparison]) -> String {
         let losses = worse.iter().map(|probe| format!("`{}`: {measure} {}", probe.name, change(probe.main())));
         return format!(", but worse on the probe {}", losses.collect::<Vec<_>>().join(" and on "));
     }
-    let lowest = fine.iter().filter_map(|probe| probe.main().interval).map(|(low, _)| low).fold(0.0, f64::min);
-    match fine.len() {
-        0 => String::new(),
-        1 => format!(", and no loss shown on the probe `{}` (at worst {lowest:+.3})", fine[0].name),
-        n => format!(", and no loss shown on {n} probes (at worst {lowest:+.3})"),
+    let lows = fine.iter().filter_map(|probe| Some((probe.main().interval?.0, probe)));
+    let lowest = lows.filter(|(low, _)| *low < 0.0).min_by(|a, b| a.0.total_cmp(&b.0));
+    match (fine.len(), lowest) {
+        (0, _) => String::new(),
+        (1, None) => format!(", and no loss on the probe `{}`", fine[0].name),
+        (1, Some((low, probe))) => {
+            format!(", and no loss shown on the probe `{}` (its interval begins at {low:+.3})", probe.name)
+        }
+        (n, None) => format!(", and no loss on {n} probes"),
+        (n, Some((low, probe))) => {
+            format!(", and no loss shown on {n} probes (the lowest interval, of `{}`, begins at {low:+.3})", probe.name)
+        }
     }
 }
 

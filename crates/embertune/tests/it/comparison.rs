@@ -86,8 +86,14 @@ fn a_loss_on_a_probe_is_named_in_the_verdict() {
     let tuned = |probe| vec![set("test", 300, tuned_rank), probe];
     let forgot = compare(sets(probe(1)), tuned(probe(3)));
     assert!(forgot.verdict().ends_with(", but worse on the probe `law`: MRR@10 -0.667"), "{}", forgot.verdict());
-    let mixed = compare(sets(probe(2)), tuned(set("law", 100, |i| 1 + i % 3)));
-    assert!(mixed.verdict().contains("on the probe `law`"), "{}", mixed.verdict());
+    let mixed = compare(sets(probe(2)), tuned(set("law", 100, |i| if i % 3 == 0 { 1 } else { 4 })));
+    assert!(
+        mixed.verdict().contains(", and no loss shown on the probe `law` (its interval begins at -0.0"),
+        "{}",
+        mixed.verdict()
+    );
+    let gained = compare(sets(probe(2)), tuned(probe(1)));
+    assert!(gained.verdict().ends_with(", and no loss on the probe `law`"), "{}", gained.verdict());
 }
 
 #[test]

@@ -26,6 +26,11 @@ fn split(rows: &[(String, Vec<String>)], settings: &SplitSettings) -> Split {
     splitter.split(settings).unwrap()
 }
 
+/// The side of each row, where all are on one.
+fn sides(split: &Split) -> Vec<Side> {
+    split.sides.iter().map(|side| side.unwrap()).collect()
+}
+
 /// 200 queries: some with rows and near-duplicates of their own, some in threes around a positive, all with one of two labels.
 fn rows() -> Vec<(String, Vec<String>)> {
     let mut rows = Vec::new();
@@ -41,9 +46,37 @@ fn rows() -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
+fn what_is_tested_elsewhere_is_on_no_side() {
+    let rows = rows();
+    let folder = tempfile::tempdir().unwrap();
+    let [data, tested] = ["rows.jsonl", "tested.jsonl"].map(|name| folder.path().join(name));
+    let line = |query: &str, pos: &[String]| format!("{}\n", serde_json::json!({"query": query, "pos": pos}));
+    fs::write(&data, rows.iter().map(|(query, pos)| line(query, pos)).collect::<String>()).unwrap();
+    // Query 0 is there in two spellings and three rows, query 3 once; nobody asks the last one.
+    let asked = [query(0), format!("{}!", query(3)), "what nobody asks".into()];
+    fs::write(&tested, asked.iter().map(|query| line(query, &["a passage".into()])).collect::<String>()).unwrap();
+    let settings = SplitSettings { apart_from: Some(tested.clone()), ..SplitSettings::default() };
+    let said = Said::default();
+    let out = folder.path().join("out");
+    let made = split_files(&data, &Columns::default(), &out, &settings, &said).unwrap();
+    assert_eq!((made.summary.n_apart, made.summary.n_rows.iter().sum::<usize>()), (3, rows.len() - 4));
+    let remark = format!("note: 3 queries are in {}, or nearly: their rows are left out", tested.display());
+    assert!(said.lines().contains(&remark), "{:?}", said.lines());
+    let written: String = made.files.iter().map(|(_, path)| fs::read_to_string(path).unwrap()).collect();
+    for gone in [query(0), query(0).to_uppercase(), query(3)] {
+        assert!(!written.contains(&gone), "{gone}");
+    }
+    assert!(written.contains(&query(1)));
+    let settings = SplitSettings { apart_from: Some(data.clone()), ..settings };
+    let error = split_files(&data, &Columns::default(), &folder.path().join("none"), &settings, &Silent).unwrap_err();
+    assert!(error.to_string().contains("all 220 different queries"), "{error}");
+}
+
+#[test]
 fn equal_and_near_queries_and_shared_positives_are_on_one_side_and_labels_on_all() {
     let rows = rows();
-    let Split { sides, summary } = split(&rows, &SplitSettings::default());
+    let whole = split(&rows, &SplitSettings::default());
+    let (sides, summary) = (sides(&whole), &whole.summary);
     let mut side_of: HashMap<String, BTreeSet<u8>> = HashMap::new();
     for ((query, positives), side) in rows.iter().zip(&sides) {
         side_of.entry(query.to_lowercase().trim_end_matches('?').to_string()).or_default().insert(*side as u8);
@@ -76,7 +109,7 @@ fn the_shares_are_met_and_depend_on_the_seed_alone() {
     assert_ne!(split(&rows, &SplitSettings { seed: 43, ..settings.clone() }).sides, first.sides);
 
     let without_dev = split(&rows, &SplitSettings { dev: 0.0, ..settings });
-    assert!(!without_dev.sides.contains(&Side::Dev));
+    assert!(!without_dev.sides.contains(&Some(Side::Dev)));
 }
 
 #[test]
@@ -85,7 +118,7 @@ fn a_group_larger_than_a_share_is_in_train_and_said() {
     rows.extend((60..100).map(|i| (query(i), vec!["the same".to_string()])));
     let settings = SplitSettings { max_queries_per_positive: 50, ..SplitSettings::default() };
     let Split { sides, summary } = split(&rows, &settings);
-    assert!(sides[60..].iter().all(|side| *side == Side::Train));
+    assert!(sides[60..].iter().all(|side| *side == Some(Side::Train)));
     assert_eq!((summary.n_queries, summary.n_too_large, summary.largest_group), ([80, 10, 10], 1, 40));
     assert!(
         summary
@@ -95,7 +128,7 @@ fn a_group_larger_than_a_share_is_in_train_and_said() {
     );
     // As a label the positive ties nothing.
     let Split { sides, summary } = split(&rows, &SplitSettings::default());
-    assert!(sides[60..].contains(&Side::Test));
+    assert!(sides[60..].contains(&Some(Side::Test)));
     assert_eq!((summary.n_groups, summary.n_labels), (0, 1));
 }
 

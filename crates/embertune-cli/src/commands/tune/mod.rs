@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use embertune::comm::Alone;
-use embertune::data::atomic::write_file;
+use embertune::data::atomic::{remove_leftovers, write_file};
 use embertune::eval::Finding;
 use embertune::progress::Progress;
 use embertune::report::Run;
@@ -50,6 +50,9 @@ pub fn run(args: &TuneArgs, progress: &Display) -> Result<ExitCode> {
     }
     fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
     let mut state = State::read(&args.out)?;
+    if is_ours {
+        remove_leftovers(&args.out)?;
+    }
     if let Some(pool) = &plan.pool_to_make {
         // Written once: a second time would be the same.
         if !pool.is_file() {

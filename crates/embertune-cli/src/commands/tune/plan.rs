@@ -1,13 +1,16 @@
 //! Which stages `tune` has and what it decides for them. The rule is in `docs/guide/tune.md`, with its reasons.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use embertune::data::files::{files_of, for_each_row};
 use embertune::data::source::Raw;
-use embertune::data::{Columns, Pool, TextId, read_examples_by, read_pool};
+use embertune::data::{Columns, Pool, TextId, read_examples_by, read_pool, read_rows_by};
+use embertune::eval::TestSet;
+use embertune::eval::slices::check_fields;
 use embertune::model::resolve;
-use embertune::progress::Progress;
+use embertune::progress::{Progress, Silent};
 use embertune::{Error, Result};
 use serde_json::Value;
 
@@ -20,6 +23,8 @@ pub const MODEL: &str = "model";
 const ENOUGH_TEST_QUERIES: f64 = 2000.0;
 /// So many are enough to tell epochs from each other.
 const ENOUGH_DEV_QUERIES: f64 = 1000.0;
+/// Of fewer, two or three would be left to judge on.
+const FEWEST_QUERIES: usize = 20;
 /// From so many queries for each distinct positive on, positives are labels, and passages of the same label are right answers, too.
 const LABELS: f64 = 3.0;
 /// Larger pools are not searched after every epoch: the passages of the dev rows have to do.
@@ -47,7 +52,31 @@ impl Facts {
     /// Files that cannot be read.
     pub fn read(args: &TuneArgs, progress: &dyn Progress) -> Result<Facts> {
         let columns = args.columns.clone().unwrap_or_default();
+        let mut probes = args.probe.iter().flat_map(|probe| probe.split(',')).map(Path::new);
+        if let Some(path) = probes.find(|path| !path.exists()) {
+            return Err(Error::Data {
+                path: path.into(),
+                problem: "there is no such file or folder".into(),
+                hint: Some("a probe is a BEIR folder, or a pool and rows: `--probe pool.jsonl,rows.jsonl`".into()),
+            });
+        }
+        if !args.slice_by.is_empty() {
+            let rows = read_rows_by(args.test.as_ref().unwrap_or(&args.data), &columns, &Silent)?;
+            let set = TestSet::of_row_file("test", rows, Vec::new(), &Silent);
+            check_fields(&args.slice_by, || set.queries.iter().map(|query| &query.fields))?;
+        }
         let rows = read_examples_by(&args.data, &columns, progress)?;
+        let queries: HashSet<_> = rows.iter().map(|row| TextId::of(&row.query)).collect();
+        if queries.len() < FEWEST_QUERIES {
+            return Err(Error::Data {
+                path: args.data.clone(),
+                problem: format!(
+                    "{} different queries are too few to learn from, to choose by and to judge on: {FEWEST_QUERIES} are needed",
+                    queries.len()
+                ),
+                hint: Some("collect more rows; some hundred make a difference that can be shown".into()),
+            });
+        }
         let test = args.test.as_deref().map(|path| read_examples_by(path, &columns, progress)).transpose()?;
         let mut positives: Vec<_> = rows.iter().flat_map(|row| &row.positives).map(|text| TextId::of(text).0).collect();
         let n_positives = positives.len();
@@ -267,12 +296,15 @@ impl Plan {
             .named("--out", &at("data"))
             .flag("--dev", &choices.dev.to_string())
             .flag("--test", &choices.test.to_string())
+            .maybe("--apart_from", named_test.as_deref())
             .flag("--seed", &seed);
         let why = match &args.test {
             None => "queries to choose the best epoch on, and others for the verdict",
-            Some(_) => "queries to choose the best epoch on",
+            Some(_) => "queries to choose the best epoch on; what the test rows ask is not learned from",
         };
-        builder.add("split", why, split, data_files, vec![at("data")], Texts::None);
+        let mut reads = data_files;
+        reads.extend(named_test.iter().cloned());
+        builder.add("split", why, split, reads, vec![at("data")], Texts::None);
 
         let on_test = |line: Line| {
             let line = line.named("--index_file_jsonl_path", &pool).named("--query_file_jsonl_path", &test);
