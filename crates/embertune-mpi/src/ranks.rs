@@ -22,7 +22,6 @@ const PAUSE: Duration = Duration::from_micros(50);
 
 /// This process among those of MPI's world. MPI ends when it is dropped; all ranks have to have come to their end by then.
 pub struct MpiRanks {
-    world: SimpleCommunicator,
     hosts: Vec<String>,
     limit: Duration,
     report: fn(&Error),
@@ -38,16 +37,18 @@ impl MpiRanks {
     /// # Errors
     /// MPI cannot be started.
     pub fn start(limit: Duration, report: fn(&Error)) -> Result<Self> {
-        let started = mpi::initialize_with_threading(Threading::Funneled);
-        let (universe, _) = started.ok_or_else(|| Error::Setting {
-            problem: "MPI has been started in this process before".into(),
-            hint: None,
-        })?;
-        let world = universe.world();
-        let size = world.size() as usize;
-        let mut ranks =
-            MpiRanks { world, hosts: vec!["an unknown machine".into(); size], limit, report, _universe: universe };
+        let setting =
+            |problem: &str, hint: Option<&str>| Error::Setting { problem: problem.into(), hint: hint.map(Into::into) };
+        let started = mpi::initialize_with_threading(Threading::Serialized);
+        let (universe, level) = started.ok_or_else(|| setting("MPI has been started in this process before", None))?;
+        let size = universe.world().size() as usize;
+        let mut ranks = MpiRanks { hosts: vec!["an unknown machine".into(); size], limit, report, _universe: universe };
         if size > 1 {
+            if level < Threading::Serialized {
+                let problem =
+                    "this MPI can be called from one thread of a process alone, and gradients are sent from another";
+                return Err(setting(problem, Some("use one with `MPI_THREAD_SERIALIZED`, as Open MPI and MPICH are")));
+            }
             end_all_on_panic();
             let own = processor_name().unwrap_or_default();
             let hosts = ranks.all_gather_bytes(own.as_bytes())?;
@@ -58,7 +59,7 @@ impl MpiRanks {
 
     /// Ends all ranks now, whatever they are at.
     pub fn end_all(&self) -> ! {
-        self.world.abort(FAILED)
+        world().abort(FAILED)
     }
 
     /// Ends all ranks because of `rank`.
@@ -104,22 +105,27 @@ impl MpiRanks {
     }
 }
 
+/// All ranks. MPI knows them by itself, so that no thread has to keep them.
+fn world() -> SimpleCommunicator {
+    SimpleCommunicator::world()
+}
+
 /// A rank that panics would wait for the others at its end, and they for it.
 fn end_all_on_panic() {
     let says = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         says(panic);
-        SimpleCommunicator::world().abort(FAILED)
+        world().abort(FAILED)
     }));
 }
 
 impl Communicator for MpiRanks {
     fn rank(&self) -> usize {
-        self.world.rank() as usize
+        world().rank() as usize
     }
 
     fn size(&self) -> usize {
-        self.world.size() as usize
+        world().size() as usize
     }
 
     fn host(&self, rank: usize) -> &str {
@@ -134,7 +140,8 @@ impl Communicator for MpiRanks {
             return Err(self.blame(own, problem, None));
         }
         let until = Instant::now() + self.limit;
-        let process = |rank: usize| self.world.process_at_rank(rank as i32);
+        let world = world();
+        let process = |rank: usize| world.process_at_rank(rank as i32);
         let mut received = vec![Vec::new(); size];
         received[own] = outgoing[own].to_vec();
         // Each begins with its neighbour, so that not all send to rank 0 first.

@@ -1,7 +1,7 @@
 //! What a rank sends and receives, counted.
 
-use std::cell::Cell;
 use std::ops::{AddAssign, Sub};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Traffic {
     pub sent_bytes: u64,
     /// From other ranks.
     pub received_bytes: u64,
-    /// Sending, receiving, and waiting for a rank that is not as far yet.
+    /// Sending, receiving, and waiting for a rank that is not as far yet; a part of it while the backward goes on.
     pub seconds: f64,
 }
 
@@ -54,18 +54,22 @@ impl Sub for Traffic {
 /// The same ranks, and what this one has sent and received through it.
 pub struct Counted<'a> {
     ranks: &'a dyn Communicator,
-    so_far: Cell<Traffic>,
+    so_far: Mutex<Traffic>,
 }
 
 impl<'a> Counted<'a> {
     /// Nothing is counted yet.
     pub fn new(ranks: &'a dyn Communicator) -> Self {
-        Counted { ranks, so_far: Cell::default() }
+        Counted { ranks, so_far: Mutex::default() }
     }
 
     /// All until now.
     pub fn so_far(&self) -> Traffic {
-        self.so_far.get()
+        *self.counts()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Traffic> {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,13 +93,11 @@ impl Communicator for Counted<'_> {
         let of_others = |lengths: &mut dyn Iterator<Item = usize>| {
             lengths.enumerate().filter(|(rank, _)| *rank != own).map(|(_, length)| length as u64).sum()
         };
-        let mut so_far = self.so_far.get();
-        so_far += Traffic {
+        *self.counts() += Traffic {
             sent_bytes: of_others(&mut outgoing.iter().map(|bytes| bytes.len())),
             received_bytes: of_others(&mut incoming.iter().map(Vec::len)),
             seconds: began.elapsed().as_secs_f64(),
         };
-        self.so_far.set(so_far);
         Ok(incoming)
     }
 }

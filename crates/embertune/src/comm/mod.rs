@@ -21,10 +21,10 @@ pub(crate) const PIECE_BYTES: usize = 1 << 26;
 /// wait for the network more often.
 pub(crate) const PIECE: usize = 1 << 22;
 
-/// One of the processes that work together. They all call the same methods in the same order.
+/// One of the processes that work together. They all call the same methods in the same order, each from one thread at a time.
 ///
 /// All errors name the rank that keeps the others from going on; nothing can be sent after one.
-pub trait Communicator {
+pub trait Communicator: Sync {
     /// Number of this process, from 0.
     fn rank(&self) -> usize;
 

@@ -13,7 +13,7 @@ use super::folder::{Modules, Overrides, TextSettings};
 use super::head::{Head, HeadSaved};
 use super::loader::Loader;
 use super::lora::{self, LoraConfig};
-use super::params::{Gradients, Parameters};
+use super::params::{Completed, Gradients, Parameters};
 use super::pass::{Pass, Wanted};
 use super::save::{self, CopiedFiles};
 use crate::progress::{Progress, Silent};
@@ -281,6 +281,19 @@ impl<O: Ops> EmbeddingModel<O> {
 
     /// Adds the gradients of all parameters that are trained. `d_embeddings`: `[n_texts, dim]`; `batch` and `saved` are those of the forward.
     pub fn backward(&self, batch: &Batch, saved: &Saved<O>, d_embeddings: &[f32], grads: &mut Gradients<O>) {
+        self.backward_telling(batch, saved, d_embeddings, grads, &mut |_, _| {});
+    }
+
+    /// As [`backward`](Self::backward), which goes from the last layer to the first, and calls `completed` when it is through with one. At its
+    /// end all gradients are complete.
+    pub fn backward_telling(
+        &self,
+        batch: &Batch,
+        saved: &Saved<O>,
+        d_embeddings: &[f32],
+        grads: &mut Gradients<O>,
+        completed: &mut Completed<'_, O>,
+    ) {
         let offsets = single_tokens(batch);
         let pass = self.pass(batch, &offsets, saved.dropout);
         // embeddings = head(last_hidden)
@@ -288,7 +301,7 @@ impl<O: Ops> EmbeddingModel<O> {
         let d_hidden =
             self.head.backward(pass.of_wanted(), &saved.last_hidden, &batch.skip, &saved.head, d_embeddings, grads);
         // last_hidden = encoder(ids)
-        self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads);
+        self.encoder.backward(pass, batch, &saved.encoder, d_hidden, grads, completed);
     }
 
     /// The hidden states of a forward, each `[n_tokens, hidden]`: the embeddings after LayerNorm, then the output of each layer. Where the

@@ -7,7 +7,7 @@ use super::embeddings::{Embeddings, EmbeddingsSaved};
 use super::layer::{Layer, LayerSaved};
 use super::loader::Loader;
 use super::mpnet::RelativePositions;
-use super::params::{Depth, Gradients};
+use super::params::{Completed, Depth, Gradients};
 use super::pass::Pass;
 use crate::Result;
 use crate::text::Batch;
@@ -112,7 +112,7 @@ impl Encoder {
         }
     }
 
-    /// Adds the gradients of all weights that are trained. `d_y`: `[n_wanted, hidden]`.
+    /// Adds the gradients of all weights that are trained, and calls `completed` after each layer. `d_y`: `[n_wanted, hidden]`.
     pub fn backward<O: Ops>(
         &self,
         pass: Pass<'_, O>,
@@ -120,10 +120,12 @@ impl Encoder {
         saved: &EncoderSaved<O::Buf>,
         d_y: O::Buf,
         grads: &mut Gradients<O>,
+        completed: &mut Completed<'_, O>,
     ) {
         let mut d_x = d_y;
         self.for_each_from_the_top(pass, saved, |idx, layer, saved, x| {
             d_x = layer.backward(self.pass_of(pass, idx), x, saved, &d_x, self.relative.as_ref(), grads);
+            completed(Depth::Layer(idx), grads);
         });
         if let Some(saved) = &saved.embeddings {
             self.embeddings.backward(pass, batch, saved, &d_x, grads);

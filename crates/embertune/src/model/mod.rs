@@ -32,4 +32,4 @@ pub use embedding_model::{EmbeddingModel, Saved};
 pub use folder::{Overrides, pooling_named};
 pub use hub::resolve;
 pub use lora::LoraConfig;
-pub use params::{Depth, Gradients, Param, ParamId, Parameters};
+pub use params::{Completed, Depth, Gradients, Param, ParamId, Parameters};

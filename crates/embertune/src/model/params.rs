@@ -219,6 +219,9 @@ pub struct Gradients<O: Ops> {
     pub list: Vec<O::Buf>,
 }
 
+/// Called in a backward with a depth, when it adds nothing more to the gradients of that depth and of all above it.
+pub type Completed<'a, O> = dyn FnMut(Depth, &mut Gradients<O>) + 'a;
+
 impl<O: Ops> Gradients<O> {
     /// Sets all gradients to zero.
     pub fn set_zero(&mut self, ops: &O) {

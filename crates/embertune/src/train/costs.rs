@@ -291,7 +291,7 @@ impl Costs {
             token,
             pair_s: batch.pair_seconds(model.dim()),
             optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients, shard),
-            exchanged_bytes: exchanged_bytes(&model.parameters().trained_lens(), n_ranks) as f64,
+            exchanged_bytes: exchanged_bytes(model.parameters(), n_ranks) as f64,
             // Gradients and weights of the share, apart from the others.
             share_bytes: shard.map_or(0.0, |shard| (2 * size_of::<f32>() * shard.n_values()) as f64),
             evaluation: evaluation.map(|shape| EvaluationCosts::measure(model, shape)),

@@ -16,6 +16,7 @@ use crate::train::dataset::TrainingSet;
 use crate::train::evaluation::HeldOut;
 use crate::train::memory::{MemoryBudget, peak_memory_bytes, shown};
 use crate::train::merge::MergeAlpha;
+use crate::train::ranks::{BUCKET, buckets};
 use crate::train::record::Seconds;
 use crate::train::sampler::epoch_order;
 use crate::train::settings::TrainSettings;
@@ -107,7 +108,8 @@ pub fn forecast<O: Ops>(
     let shape = RunShape::new(set, settings, rates, limits.n_ranks)?;
     let evaluation = held_out.map(|held_out| held_out.shape(model, settings)).transpose()?;
     // Rank 0's is as large as those of the others.
-    let shard = Shard::new(settings, model.parameters(), 0, limits.n_ranks);
+    let buckets = buckets(model.parameters(), BUCKET);
+    let shard = Shard::new(settings, model.parameters(), &buckets, (0, limits.n_ranks));
     let among = (limits.n_ranks, shard.as_ref());
     let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref(), among);
     if !settings.find_batch_size {

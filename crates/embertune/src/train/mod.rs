@@ -34,6 +34,7 @@ pub mod settings;
 pub mod shard;
 pub mod spread;
 pub mod step;
+pub mod sums;
 pub mod temperature;
 pub mod tensorboard;
 pub mod trainer;

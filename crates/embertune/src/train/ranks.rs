@@ -1,43 +1,63 @@
-//! What training sends from rank to rank: gradients that are summed, and weights and moments of a run that goes on; and the checks that
-//! the ranks are at the same work. What is sent where they share the optimizer's state is in [`shard`](super::shard).
+//! What training sends from rank to rank: what of the gradients goes together, and weights and moments of a run that goes on; and the checks
+//! that the ranks are at the same work. The gradients are summed in [`sums`](super::sums); what is sent where ranks share the optimizer's
+//! state is in [`shard`](super::shard).
 //!
 //! How the work is divided is [`TrainSettings::joined`]'s business and that of [`share`](super::chunks::share): all ranks together do
 //! the steps of one process with the joined settings.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use embertune_kernels::Ops;
 
-use crate::comm::{Communicator, PIECE, Wire, by_all, floats, gather, to_bytes};
+use crate::comm::{Communicator, PIECE, by_all, floats, gather, to_bytes};
 use crate::error::Result;
-use crate::model::Gradients;
+use crate::model::{Depth, Parameters};
 use crate::train::checkpoint::Fingerprint;
+use crate::train::sums::IN_FLIGHT;
 
-/// Tensors are sent when they are at least so many values together: a vector of biases by itself would wait for the network. What is held
-/// twice for it grows with this.
-const BUCKET: usize = 1 << 22;
+/// Layers are sent when they have at least so many values together: each by itself from MiniLM's on, so that much of it goes while the backward
+/// computes the next ones; one of an adapter by itself would wait for the network.
+pub const BUCKET: usize = 1 << 20;
 
-/// Which consecutive tensors are sent together, of tensors with so many values.
-pub fn buckets(lens: &[usize]) -> Vec<Range<usize>> {
-    let (mut buckets, mut start, mut n_values) = (Vec::new(), 0, 0);
-    for (id, len) in lens.iter().enumerate() {
-        n_values += len;
-        if n_values >= BUCKET || id + 1 == lens.len() {
-            buckets.push(start..id + 1);
-            (start, n_values) = (id + 1, 0);
+/// Tensors that are sent together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bucket {
+    /// Consecutive ones.
+    pub tensors: Range<usize>,
+    /// The lowest place that one of them is used at: where the backward is through with it, their gradients are complete.
+    pub depth: Depth,
+}
+
+/// All tensors, the last ones first, as the backward completes them: in whole layers, of `at_least` so many trained values together.
+pub fn buckets<O: Ops>(parameters: &Parameters<O>, at_least: usize) -> Vec<Bucket> {
+    let lens = parameters.trained_lens();
+    let depths: Vec<_> = parameters.list.iter().map(|param| param.depth).collect();
+    let (mut buckets, mut end, mut n_values) = (Vec::new(), lens.len(), 0);
+    for id in (0..lens.len()).rev() {
+        n_values += lens[id];
+        let is_whole = id == 0 || depths[id - 1] != depths[id];
+        if is_whole && (n_values >= at_least || id == 0) {
+            let depth = depths[id..end].iter().copied().min().unwrap_or(Depth::Embeddings);
+            buckets.push(Bucket { tensors: id..end, depth });
+            (end, n_values) = (id, 0);
         }
     }
     buckets
 }
 
-/// The most that is on the host at once while tensors with so many values are sent, by one of `n_ranks`.
-pub fn exchanged_bytes(lens: &[usize], n_ranks: usize) -> usize {
+/// The most that is on the host at once while gradients are sent, by one of `n_ranks`.
+pub fn exchanged_bytes<O: Ops>(parameters: &Parameters<O>, n_ranks: usize) -> usize {
     if n_ranks == 1 {
         return 0;
     }
-    let largest = buckets(lens).into_iter().map(|tensors| lens[tensors].iter().sum::<usize>()).max().unwrap_or(0);
-    // A bucket and a share of it; of a piece what is sent, and what has come.
-    size_of::<f32>() * (largest + largest.div_ceil(n_ranks) + 2 * largest.min(PIECE))
+    let lens = parameters.trained_lens();
+    let mut sizes: Vec<_> = buckets(parameters, BUCKET).iter().map(|b| lens[b.tensors.clone()].iter().sum()).collect();
+    sizes.sort_unstable_by_key(|&size: &usize| Reverse(size));
+    let largest = sizes.first().copied().unwrap_or(0);
+    // Beside the buckets in flight the share of one; of a piece what is sent, what has come, and what of it stays in the heap of the thread.
+    let in_flight: usize = sizes.iter().take(IN_FLIGHT).sum();
+    size_of::<f32>() * (in_flight + largest.div_ceil(n_ranks) + 3 * largest.min(PIECE))
 }
 
 /// The values of consecutive tensors.
@@ -48,33 +68,6 @@ where
     let mut values = Vec::with_capacity(buffers.clone().map(|buffer| ops.len(buffer)).sum());
     buffers.for_each(|buffer| ops.with_values(buffer, &mut |of_buffer| values.extend_from_slice(of_buffer)));
     values
-}
-
-/// Makes the gradients those of all ranks together, with the same bits on each.
-///
-/// # Errors
-/// Those of [`Communicator::all_reduce`].
-pub fn sum_gradients<O: Ops>(
-    ops: &O,
-    gradients: &mut Gradients<O>,
-    wire: Wire,
-    ranks: &dyn Communicator,
-) -> Result<()> {
-    if ranks.size() == 1 {
-        return Ok(());
-    }
-    let lens: Vec<_> = gradients.list.iter().map(|gradient| ops.len(gradient)).collect();
-    for tensors in buckets(&lens) {
-        let mut values = joined(ops, gradients.list[tensors.clone()].iter());
-        ranks.all_reduce(&mut values, wire)?;
-        let mut sums = values.as_slice();
-        for id in tensors {
-            let (of_tensor, others) = sums.split_at(lens[id]);
-            gradients.list[id] = ops.upload(of_tensor);
-            sums = others;
-        }
-    }
-    Ok(())
 }
 
 /// Makes `buffers` those of rank 0.
@@ -142,5 +135,39 @@ pub fn check_in_step(norms: &[f64], ranks: &dyn Communicator) -> Result<()> {
             let problem = "its weights are no longer those of rank 0".into();
             by_all(ranks, rank, problem, "train on machines of one kind: their processors round differently")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use embertune_kernels::reference::Reference;
+
+    use super::*;
+    use crate::model::params::{Kind, Part};
+
+    #[test]
+    fn buckets_are_whole_layers_from_the_last_down_and_have_every_tensor_once() {
+        let ops = Reference::<f32>::new();
+        let mut parameters = Parameters::default();
+        let names =
+            ["embeddings.word", "encoder.relative", "encoder.layer.0.a", "encoder.layer.0.b", "encoder.layer.1.a"];
+        for (name, len) in names.into_iter().chain(["encoder.layer.1.b", "2_Dense.weight"]).zip([9, 1, 2, 2, 3, 1, 1]) {
+            let part = Part { name: name.into(), shape: vec![len] };
+            parameters.add(&ops, vec![part], Kind::Bias, &vec![0.0; len]);
+        }
+        let (first, second) = (Depth::Layer(0), Depth::Layer(1));
+        let tables = (0..2, Depth::Embeddings);
+        for (at_least, expected) in [
+            (1, vec![(6..7, Depth::Head), (4..6, second), (2..4, first), tables.clone()]),
+            (4, vec![(4..7, second), (2..4, first), tables.clone()]),
+            (6, vec![(2..7, first), tables]),
+            (10, vec![(0..7, Depth::Embeddings)]),
+        ] {
+            let buckets: Vec<_> = buckets(&parameters, at_least).into_iter().map(|b| (b.tensors, b.depth)).collect();
+            assert_eq!(buckets, expected, "of {at_least}");
+        }
+        parameters.list.iter_mut().for_each(|param| param.rate = 0.0);
+        assert_eq!(buckets(&parameters, 1).len(), 1, "nothing is sent of what is not trained");
+        assert!(buckets(&Parameters::<Reference<f32>>::default(), 1).is_empty());
     }
 }

@@ -734,7 +734,8 @@ impl<O: Ops> Run<'_, O> {
         if self.ranks.size() > 1 && counts.steps > 0 {
             let Traffic { sent_bytes, received_bytes, seconds: waited } = traffic.per(counts.steps);
             self.observer.note(&format!(
-                "a step of rank 0 sent {:.1} MB and received {:.1} MB; sending and waiting for others took {:.3} s of its {:.3} s",
+                "a step of rank 0 sent {:.1} MB and received {:.1} MB; sending and waiting for others took {:.3} s, some of it beside the \
+                 backward, and the step {:.3} s",
                 sent_bytes as f64 / 1e6,
                 received_bytes as f64 / 1e6,
                 waited,

@@ -17,14 +17,14 @@ use crate::model::tensor_files::{Output, TensorFiles, make, write};
 use crate::model::{Gradients, Param, Parameters};
 use crate::optim::Optimizer;
 use crate::optim::state::name_of;
-use crate::train::ranks::{buckets, joined};
+use crate::train::ranks::{Bucket, joined};
 use crate::train::settings::TrainSettings;
 
 /// The share of one rank.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shard {
-    /// Tensors that are sent together.
-    buckets: Vec<Range<usize>>,
+    /// What is sent together.
+    buckets: Vec<Bucket>,
     /// The part of each tensor that is in the share; empty of those that are not trained.
     own: Vec<Range<usize>>,
 }
@@ -34,25 +34,25 @@ impl Shard {
     pub fn new<O: Ops>(
         settings: &TrainSettings,
         parameters: &Parameters<O>,
-        rank: usize,
-        n_ranks: usize,
+        buckets: &[Bucket],
+        (rank, n_ranks): (usize, usize),
     ) -> Option<Self> {
-        (settings.shard_optimizer && n_ranks > 1).then(|| Self::of(&parameters.trained_lens(), rank, n_ranks))
+        let wanted = settings.shard_optimizer && n_ranks > 1;
+        wanted.then(|| Self::of(&parameters.trained_lens(), buckets, rank, n_ranks))
     }
 
-    fn of(lens: &[usize], rank: usize, n_ranks: usize) -> Self {
-        let buckets = buckets(lens);
-        let mut own = Vec::with_capacity(lens.len());
-        for lens in buckets.iter().map(|tensors| &lens[tensors.clone()]) {
-            let of_bucket = share(lens.iter().sum(), rank, n_ranks);
+    fn of(lens: &[usize], buckets: &[Bucket], rank: usize, n_ranks: usize) -> Self {
+        let mut own = vec![0..0; lens.len()];
+        for Bucket { tensors, .. } in buckets {
+            let of_bucket = share(lens[tensors.clone()].iter().sum(), rank, n_ranks);
             let mut start = 0;
-            for len in lens {
-                let within = |place: usize| place.clamp(start, start + len) - start;
-                own.push(within(of_bucket.start)..within(of_bucket.end));
-                start += len;
+            for id in tensors.clone() {
+                let within = |place: usize| place.clamp(start, start + lens[id]) - start;
+                own[id] = within(of_bucket.start)..within(of_bucket.end);
+                start += lens[id];
             }
         }
-        Shard { buckets, own }
+        Shard { buckets: buckets.to_vec(), own }
     }
 
     /// Number of values of the share.
@@ -74,28 +74,9 @@ impl Shard {
         Parameters { list: parameters.list.iter().zip(&self.own).map(cut).collect() }
     }
 
-    /// The share of the gradients of all ranks together.
-    ///
-    /// # Errors
-    /// Those of [`Communicator::reduce_scatter`].
-    pub fn sum<O: Ops>(
-        &self,
-        ops: &O,
-        gradients: &Gradients<O>,
-        wire: Wire,
-        ranks: &dyn Communicator,
-    ) -> Result<Gradients<O>> {
-        let mut list = Vec::with_capacity(gradients.list.len());
-        for tensors in &self.buckets {
-            let sums = ranks.reduce_scatter(&joined(ops, gradients.list[tensors.clone()].iter()), wire)?;
-            let mut sums = sums.as_slice();
-            for own in &self.own[tensors.clone()] {
-                let (of_tensor, others) = sums.split_at(own.len());
-                list.push(ops.upload(of_tensor));
-                sums = others;
-            }
-        }
-        Ok(Gradients { list })
+    /// A zero gradient for each part of a tensor that is in the share.
+    pub fn zero_gradients<O: Ops>(&self, ops: &O) -> Gradients<O> {
+        Gradients { list: self.own.iter().map(|own| ops.zeros(own.len())).collect() }
     }
 
     /// Puts the shares of all ranks together, of which `own` is that of this one.
@@ -109,7 +90,7 @@ impl Shard {
         parameters: &mut Parameters<O>,
         ranks: &dyn Communicator,
     ) -> Result<()> {
-        for tensors in &self.buckets {
+        for Bucket { tensors, .. } in &self.buckets {
             let trained = parameters.list[tensors.clone()].iter_mut().filter(|param| param.is_trained());
             let trained: Vec<_> = trained.collect();
             let mut values = vec![0.0; trained.iter().map(|param| param.n_values()).sum()];
@@ -210,12 +191,15 @@ pub fn norm_of_shares<O: Ops>(ops: &O, own: &Gradients<O>, ranks: &dyn Communica
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Depth;
 
     #[test]
     fn shares_cover_every_value_once_and_are_as_large() {
         let lens = [5_000_000, 0, 7, 384, 3_999_999, 250_000, 0, 11];
+        let bucket = |tensors| Bucket { tensors, depth: Depth::Embeddings };
+        let buckets = [bucket(5..8), bucket(1..5), bucket(0..1)];
         for n_ranks in 2..6 {
-            let shards: Vec<_> = (0..n_ranks).map(|rank| Shard::of(&lens, rank, n_ranks)).collect();
+            let shards: Vec<_> = (0..n_ranks).map(|rank| Shard::of(&lens, &buckets, rank, n_ranks)).collect();
             for (id, len) in lens.into_iter().enumerate() {
                 let end = shards.iter().fold(0, |end, shard| {
                     let own = &shard.own[id];
@@ -226,7 +210,7 @@ mod tests {
             }
             let sizes = shards.iter().map(Shard::n_values);
             let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
-            assert!(most - least <= shards[0].buckets.len(), "{least} to {most}");
+            assert!(most - least <= buckets.len(), "{least} to {most}");
         }
     }
 }

@@ -15,7 +15,7 @@ use embertune_kernels::Ops;
 use crate::comm::{Alone, Communicator};
 use crate::error::Result;
 use crate::loss::BatchStats;
-use crate::model::{DropoutRates, EmbeddingModel, Gradients};
+use crate::model::{Completed, DropoutRates, EmbeddingModel, Gradients};
 use crate::random::key;
 use crate::text::Batch;
 use crate::train::chunks::{Chunk, cut, first_kept, share};
@@ -223,10 +223,12 @@ pub fn forward_backward<O: Ops>(
     pass: Pass<'_>,
     gradients: &mut Gradients<O>,
 ) -> (f64, BatchStats) {
-    forward_backward_as_rank(model, micro, pass, &Alone, gradients).expect("a process alone waits for nobody")
+    forward_backward_as_rank(model, micro, pass, &Alone, gradients, &mut |_, _| {})
+        .expect("a process alone waits for nobody")
 }
 
-/// The loss of a micro batch that all ranks share, and `weight` times the gradients by the texts of this rank added to `gradients`.
+/// The loss of a micro batch that all ranks share, and `weight` times the gradients by the texts of this rank added to `gradients`. In the
+/// backward of the last chunk, `completed` is called as [`EmbeddingModel::backward_telling`] says; never, where this rank has no texts.
 ///
 /// # Errors
 /// Those of [`Communicator::all_gather`].
@@ -236,6 +238,7 @@ pub fn forward_backward_as_rank<O: Ops>(
     pass: Pass<'_>,
     ranks: &dyn Communicator,
     gradients: &mut Gradients<O>,
+    completed: &mut Completed<'_, O>,
 ) -> Result<(f64, BatchStats)> {
     let batch = &micro.batch;
     let chunks = micro.chunks_of(ranks.rank(), ranks.size());
@@ -266,11 +269,15 @@ pub fn forward_backward_as_rank<O: Ops>(
     let mut d_embeddings = micro.of_texts_backward(d_embeddings, model.dim());
     d_embeddings.iter_mut().for_each(|d| *d *= pass.weight);
     // Backwards, so that what was kept is freed before a chunk is computed again. The order is the same whatever is kept.
-    for chunk in chunks.iter().rev() {
+    for (i, chunk) in chunks.iter().enumerate().rev() {
         let part = batch.part(chunk.texts.clone());
         let saved = kept.pop().unwrap_or_else(|| forward(chunk, &part).1);
         let d_part = &d_embeddings[chunk.texts.start * model.dim()..chunk.texts.end * model.dim()];
-        model.backward(&part, &saved, d_part, gradients);
+        if i > 0 {
+            model.backward(&part, &saved, d_part, gradients);
+        } else {
+            model.backward_telling(&part, &saved, d_part, gradients, completed);
+        }
     }
     Ok((loss, stats))
 }

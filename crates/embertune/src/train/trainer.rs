@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 
 use embertune_kernels::Ops;
 use serde::{Deserialize, Serialize};
@@ -13,18 +15,19 @@ use serde::{Deserialize, Serialize};
 use crate::comm::{Alone, Communicator, gather};
 use crate::error::{Error, Result};
 use crate::loss::{BatchStats, Negatives};
-use crate::model::{DropoutRates, EmbeddingModel, Gradients};
+use crate::model::{Completed, DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{Optimizer, Schedule};
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::frozen::FrozenLayers;
 use crate::train::objective::Objective;
-use crate::train::ranks::{check_in_step, sum_gradients, take_from_first};
+use crate::train::ranks::{BUCKET, Bucket, buckets, check_in_step, take_from_first};
 use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
 use crate::train::settings::TrainSettings;
 use crate::train::shard::{Shard, norm_of_shares, optimizer_of};
 use crate::train::step::{MicroBatch, Pass, forward_backward_as_rank};
+use crate::train::sums::{Sums, Way};
 use crate::train::temperature::LearnedTemperature;
 
 /// Share of the rows of an epoch from which on it is said that they share texts.
@@ -147,8 +150,10 @@ pub struct Trainer<'a, O: Ops> {
     plan: Plan,
     schedule: Schedule,
     optimizer: Optimizer<O>,
+    /// Which gradients are sent together.
+    buckets: Arc<[Bucket]>,
     /// What of the weights the optimizer's state is for, where ranks share it.
-    shard: Option<Shard>,
+    shard: Option<Arc<Shard>>,
     gradients: Gradients<O>,
     /// The settings of each data set, and what its batches are judged by.
     sets: Vec<(TrainSettings, Objective)>,
@@ -162,6 +167,19 @@ pub struct Trainer<'a, O: Ops> {
     /// What [`Pass::kept_tokens`] is in every step.
     kept_tokens: usize,
     buffer_limit: usize,
+}
+
+/// Which gradients are sent together, this rank's share of the weights, where it has one, and the optimizer before the first step.
+fn divided<O: Ops>(
+    model: &EmbeddingModel<O>,
+    settings: &TrainSettings,
+    ranks: &dyn Communicator,
+    at_least: usize,
+) -> (Arc<[Bucket]>, Option<Arc<Shard>>, Optimizer<O>) {
+    let buckets = buckets(model.parameters(), at_least);
+    let shard = Shard::new(settings, model.parameters(), &buckets, (ranks.rank(), ranks.size()));
+    let optimizer = optimizer_of(model.ops(), model.parameters(), settings, shard.as_ref());
+    (buckets.into(), shard.map(Arc::new), optimizer)
 }
 
 impl<'a, O: Ops> Trainer<'a, O> {
@@ -190,8 +208,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
         let TrainSettings { lr_scheduler_type, lr_scheduler_kwargs, learning_rate, .. } = settings;
         let schedule =
             Schedule::new(*lr_scheduler_type, lr_scheduler_kwargs, *learning_rate, warmup_steps, total_steps)?;
-        let shard = Shard::new(settings, model.parameters(), ranks.rank(), ranks.size());
-        let optimizer = optimizer_of(model.ops(), model.parameters(), settings, shard.as_ref());
+        let (buckets, shard, optimizer) = divided(model, settings, ranks, BUCKET);
         let gradients = model.parameters().zero_gradients(model.ops());
         settings.loss.validate_width(model.dim())?;
         let sets = (0..set.files.len()).map(|i| settings.of_set(i));
@@ -208,6 +225,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             plan,
             schedule,
             optimizer,
+            buckets,
             shard,
             gradients,
             sets,
@@ -225,6 +243,13 @@ impl<'a, O: Ops> Trainer<'a, O> {
         self.kept_tokens = forecast.kept_tokens.unwrap_or(usize::MAX);
         self.buffer_limit = forecast.buffer_limit;
         self.model.ops().limit_buffers(self.buffer_limit);
+        self
+    }
+
+    /// With gradients that are sent when there are so many values of them, not [`BUCKET`]. No sum depends on it. To be called before the
+    /// first step.
+    pub fn sending_at_least(mut self, n_values: usize) -> Self {
+        (self.buckets, self.shard, self.optimizer) = divided(self.model, self.settings, self.ranks, n_values);
         self
     }
 
@@ -430,7 +455,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             stats: BatchStats::default(),
             n_tokens: 0,
         };
-        let done = self.own_part(&micro_batches, epoch, dropout);
+        let (done, own_gradients) = self.own_part(&micro_batches, epoch, dropout)?;
         for (rank, done) in gather(self.ranks, done)?.iter().enumerate() {
             // Of a batch that they share all ranks have come to the same.
             if rank == 0 || !self.settings.negatives_cross_device {
@@ -440,7 +465,6 @@ impl<'a, O: Ops> Trainer<'a, O> {
                 report.n_tokens += done.n_tokens;
             }
         }
-        let own_gradients = self.sum_over_ranks()?;
         let ops = self.model.shared_ops();
         report.grad_norm = match &own_gradients {
             None => global_norm(&*ops, &self.gradients),
@@ -449,7 +473,8 @@ impl<'a, O: Ops> Trainer<'a, O> {
         if !report.grad_norm.is_finite() {
             if own_gradients.is_some() {
                 // The tensor that is named is one of the sums.
-                sum_gradients(&*ops, &mut self.gradients, self.settings.reduce_dtype, self.ranks)?;
+                let whole = Way { buckets: &self.buckets, shard: None, wire: self.settings.reduce_dtype };
+                thread::scope(|scope| Sums::begin(scope, &*ops, whole, self.ranks).finish(&mut self.gradients))?;
             }
             let rows =
                 micro_batches.iter().flat_map(|places| &self.order.1[places.clone()]).copied().collect::<Vec<_>>();
@@ -474,32 +499,57 @@ impl<'a, O: Ops> Trainer<'a, O> {
         Ok(report)
     }
 
-    /// Makes the gradients those of all ranks together; or gives this rank's share of these, where each steps its own.
-    fn sum_over_ranks(&mut self) -> Result<Option<Gradients<O>>> {
-        let (ops, wire) = (self.model.ops(), self.settings.reduce_dtype);
-        match &self.shard {
-            None => sum_gradients(ops, &mut self.gradients, wire, self.ranks).map(|()| None),
-            Some(shard) => shard.sum(ops, &self.gradients, wire, self.ranks).map(Some),
+    /// Sends this rank's part of a step through the model and back, and makes the gradients those of all ranks together; or gives this rank's
+    /// share of these, where each steps its own.
+    ///
+    /// # Errors
+    /// Those of the ranks. What is wrong with the step itself all of them have to know first.
+    fn own_part(
+        &mut self,
+        micro_batches: &[Range<usize>],
+        epoch: usize,
+        dropout: DropoutRates,
+    ) -> Result<(Result<Done>, Option<Gradients<O>>)> {
+        let (ops, ranks) = (self.model.shared_ops(), self.ranks);
+        if ranks.size() == 1 {
+            return Ok((self.forward_backward(micro_batches, epoch, dropout, &mut |_, _| {})?, None));
         }
+        let (buckets, shard) = (Arc::clone(&self.buckets), self.shard.clone());
+        let way = Way { buckets: &buckets, shard: shard.as_deref(), wire: self.settings.reduce_dtype };
+        thread::scope(|scope| {
+            let mut sums = Sums::begin(scope, &*ops, way, ranks);
+            let mut completed = |depth, gradients: &mut Gradients<O>| sums.completed(depth, gradients);
+            let done = self.forward_backward(micro_batches, epoch, dropout, &mut completed)?;
+            Ok((done, sums.finish(&mut self.gradients)?))
+        })
     }
 
-    /// Sends this rank's part of a step through the model and back. Batches that ranks do not share they take in turns.
-    fn own_part(&mut self, micro_batches: &[Range<usize>], epoch: usize, dropout: DropoutRates) -> Result<Done> {
+    /// Sends this rank's part of a step through the model and back. Batches that ranks do not share they take in turns. `completed` is called
+    /// in the last backward that this rank has in the step, where it has one.
+    fn forward_backward(
+        &mut self,
+        micro_batches: &[Range<usize>],
+        epoch: usize,
+        dropout: DropoutRates,
+        completed: &mut Completed<'_, O>,
+    ) -> Result<Result<Done>> {
         let shares = self.settings.negatives_cross_device;
         let among: &dyn Communicator = if shares { self.ranks } else { &Alone };
         let mut done = Done { set_losses: vec![SetLoss::default(); self.sets.len()], ..Done::default() };
         let mut failed = None;
-        for (turn, places) in micro_batches.iter().enumerate() {
-            if !shares && turn % self.ranks.size() != self.ranks.rank() {
-                continue;
-            }
+        let (first, every) = if shares { (0, 1) } else { (self.ranks.rank(), self.ranks.size()) };
+        let mut own = micro_batches.iter().skip(first).step_by(every).peekable();
+        while let Some(places) = own.next() {
             let rows = &self.order.1[places.clone()];
             let file = self.set.file_of(rows[0]);
             let (settings, objective) = &self.sets[file];
             let weight = 1.0 / micro_batches.len() as f32;
             let pass = Pass { objective, dropout, frozen: self.frozen.as_ref(), weight, kept_tokens: self.kept_tokens };
             let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
-            let (loss, stats) = forward_backward_as_rank(self.model, &micro, pass, among, &mut self.gradients)?;
+            let mut more_to_come = |_, _: &mut Gradients<O>| {};
+            let completed: &mut Completed<'_, O> = if own.peek().is_some() { &mut more_to_come } else { completed };
+            let (loss, stats) =
+                forward_backward_as_rank(self.model, &micro, pass, among, &mut self.gradients, completed)?;
             // It goes on all the same: the others wait for its part of the next batch.
             if !loss.is_finite() && failed.is_none() {
                 failed = Some(self.not_finite(&format!("the loss is {loss}, and {}", self.first_bad_tensor()), rows));
@@ -510,7 +560,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             done.stats.add(&stats);
             done.n_tokens += micro.batch.n_tokens();
         }
-        failed.map_or(Ok(done), Err)
+        Ok(failed.map_or(Ok(done), Err))
     }
 
     /// The weights where it began, or else their gradient.

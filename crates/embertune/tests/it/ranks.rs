@@ -1,6 +1,7 @@
 //! Ranks that are threads of one process, so that tests of training on several ranks need no MPI; and what all transports have to do.
 
-use std::cell::Cell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -24,10 +25,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct ThreadRank {
     rank: usize,
     to: Vec<Sender<Vec<u8>>>,
-    from: Vec<Receiver<Vec<u8>>>,
+    from: Vec<Mutex<Receiver<Vec<u8>>>>,
     limit: Duration,
-    is_broken: Cell<bool>,
-    pub n_sent_bytes: Cell<usize>,
+    is_broken: AtomicBool,
+    pub n_sent_bytes: AtomicUsize,
 }
 
 impl Communicator for ThreadRank {
@@ -45,17 +46,17 @@ impl Communicator for ThreadRank {
 
     fn exchange(&self, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
         assert_eq!(outgoing.len(), self.size());
-        assert!(!self.is_broken.get(), "nothing is sent after an error");
+        assert!(!self.is_broken.load(Relaxed), "nothing is sent after an error");
         for (rank, (to, bytes)) in self.to.iter().zip(outgoing).enumerate() {
             if rank != self.rank {
-                self.n_sent_bytes.set(self.n_sent_bytes.get() + bytes.len());
+                self.n_sent_bytes.fetch_add(bytes.len(), Relaxed);
             }
             // A rank that is gone is found out when it sends nothing.
             let _ = to.send(bytes.to_vec());
         }
-        let receive = |(rank, from): (usize, &Receiver<Vec<u8>>)| {
-            from.recv_timeout(self.limit).map_err(|error| {
-                self.is_broken.set(true);
+        let receive = |(rank, from): (usize, &Mutex<Receiver<Vec<u8>>>)| {
+            from.lock().unwrap().recv_timeout(self.limit).map_err(|error| {
+                self.is_broken.store(true, Relaxed);
                 let problem = match error {
                     RecvTimeoutError::Timeout => "sends nothing",
                     RecvTimeoutError::Disconnected => "has ended",
@@ -77,15 +78,15 @@ fn on_ranks_within<T: Send>(limit: Duration, n: usize, work: impl Fn(ThreadRank)
     for _ in 0..n {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| channel()).unzip();
         to.iter_mut().zip(senders).for_each(|(to, sender)| to.push(sender));
-        from.push(receivers);
+        from.push(receivers.into_iter().map(Mutex::new).collect());
     }
     let ranks = to.into_iter().zip(from).enumerate().map(|(rank, (to, from))| ThreadRank {
         rank,
         to,
         from,
         limit,
-        is_broken: Cell::new(false),
-        n_sent_bytes: Cell::new(0),
+        is_broken: AtomicBool::new(false),
+        n_sent_bytes: AtomicUsize::new(0),
     });
     thread::scope(|scope| {
         let work = &work;
@@ -104,7 +105,7 @@ fn a_sum_is_taken_in_the_order_of_the_ranks_with_the_same_bits_on_all() {
             let sums = on_ranks(n, |ranks| {
                 let mut values = addends[ranks.rank()].clone();
                 ranks.all_reduce(&mut values, Wire::Fp32).unwrap();
-                let n_sent_bytes = ranks.n_sent_bytes.get();
+                let n_sent_bytes = ranks.n_sent_bytes.load(Relaxed);
                 (values, ranks.reduce_scatter(&addends[ranks.rank()], Wire::Fp32).unwrap(), n_sent_bytes)
             });
             for (rank, (sum, share, n_sent_bytes)) in sums.into_iter().enumerate() {
@@ -132,7 +133,7 @@ fn in_bf16_half_as_much_is_sent_and_all_ranks_have_the_same_rounded_sum() {
         let sums = on_ranks(n, |ranks| {
             let mut values = addends[ranks.rank()].clone();
             ranks.all_reduce(&mut values, Wire::Bf16).unwrap();
-            (values, ranks.n_sent_bytes.get())
+            (values, ranks.n_sent_bytes.load(Relaxed))
         });
         for (sum, n_sent_bytes) in sums {
             assert!(sum == expected, "on {n} ranks");
@@ -216,7 +217,7 @@ fn what_is_sent_and_received_is_counted() {
         let own = vec![0.5; 10 * (1 + ranks.rank())];
         assert_eq!(counted.all_gather(&own).unwrap().len(), 60);
         let Traffic { sent_bytes, received_bytes, .. } = counted.so_far();
-        assert_eq!(sent_bytes as usize, ranks.n_sent_bytes.get());
+        assert_eq!(sent_bytes as usize, ranks.n_sent_bytes.load(Relaxed));
         (sent_bytes, received_bytes)
     });
     assert_eq!(all, [(2 * 40, 200), (2 * 80, 160), (2 * 120, 120)]);
@@ -227,7 +228,7 @@ fn what_rank_0_hands_out_it_sends_twice_at_most() {
     let all = on_ranks(4, |ranks| {
         let own: Vec<u8> = (0..=200).collect();
         let own = if ranks.rank() == 0 { own } else { vec![7] };
-        (ranks.broadcast(&own).unwrap(), ranks.n_sent_bytes.get())
+        (ranks.broadcast(&own).unwrap(), ranks.n_sent_bytes.load(Relaxed))
     });
     for (rank, (found, n_sent_bytes)) in all.into_iter().enumerate() {
         assert_eq!(found, (0..=200).collect::<Vec<u8>>(), "rank {rank}");

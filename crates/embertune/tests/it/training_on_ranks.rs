@@ -3,13 +3,18 @@
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use embertune::comm::{Alone, Communicator, Wire};
 use embertune::data::Example;
-use embertune::model::EmbeddingModel;
+use embertune::model::{Completed, Depth, EmbeddingModel};
 use embertune::optim::OptimizerName;
 use embertune::progress::Silent;
+use embertune::train::ranks::{BUCKET, buckets};
 use embertune::train::step::{MicroBatch, Pass, forward_backward, forward_backward_as_rank};
+use embertune::train::sums::{Sums, Way};
 use embertune::train::{
     AdaptationSettings, LossSettings, RemineEvery, Resume, StepReport, Steps, TrainSettings, Trainer, TrainingSet,
     dry_run_as_rank, train_as_rank,
@@ -48,6 +53,12 @@ fn sharing_examples(n: usize) -> Vec<Example> {
     rows
 }
 
+/// A row whose texts make a batch of several chunks.
+fn long(mut row: Example) -> Example {
+    row.positives[0] += &" the flow of heat in a slip flow".repeat(3);
+    row
+}
+
 fn model(settings: &TrainSettings) -> Option<EmbeddingModel<Cpu>> {
     let folder = golden("tiny-bert")?;
     Some(EmbeddingModel::load(Cpu::new(), &folder, &settings.overrides().unwrap(), &Silent).unwrap())
@@ -77,12 +88,40 @@ fn run(
     settings: &TrainSettings,
     ranks: &dyn Communicator,
 ) -> Option<(Vec<StepReport>, Vec<f32>)> {
+    run_sending(BUCKET, examples, settings, ranks)
+}
+
+/// As [`run`], with gradients that are sent when they are `at_least` so many.
+fn run_sending(
+    at_least: usize,
+    examples: &[Example],
+    settings: &TrainSettings,
+    ranks: &dyn Communicator,
+) -> Option<(Vec<StepReport>, Vec<f32>)> {
+    let (reports, weights) = try_sending(at_least, examples, settings, ranks, usize::MAX)?;
+    Some((reports.into_iter().map(Result::unwrap).collect(), weights))
+}
+
+/// As [`run_sending`], up to `n_steps` or the first step that fails.
+fn try_sending(
+    at_least: usize,
+    examples: &[Example],
+    settings: &TrainSettings,
+    ranks: &dyn Communicator,
+    n_steps: usize,
+) -> Option<(Vec<Result<StepReport>>, Vec<f32>)> {
     let settings = settings.joined(ranks.size());
     let mut model = model(&settings)?;
     settings.adaptation.apply(&mut model, "tiny-bert", settings.seed).unwrap();
     let set = TrainingSet::new(&model, examples, Path::new("train.jsonl"), &settings, &Silent).unwrap();
-    let mut trainer = Trainer::as_rank(&mut model, Cow::Borrowed(&set), &settings, ranks).unwrap();
-    let reports = std::iter::from_fn(|| trainer.step()).map(|report| report.unwrap()).collect();
+    let trainer = Trainer::as_rank(&mut model, Cow::Borrowed(&set), &settings, ranks).unwrap();
+    let mut trainer = trainer.sending_at_least(at_least);
+    trainer.cache_frozen_layers();
+    let mut reports = Vec::new();
+    while reports.len() < n_steps && reports.last().is_none_or(Result::is_ok) {
+        let Some(report) = trainer.step() else { break };
+        reports.push(report);
+    }
     Some((reports, effective_weights(&model)))
 }
 
@@ -205,6 +244,130 @@ fn an_optimizer_state_that_ranks_share_gives_the_same_weights_to_the_last_bit() 
     }
 }
 
+/// Of several layers each is sent by itself, or everything at once after the backward.
+const SENT: [usize; 2] = [1, usize::MAX];
+
+#[test]
+fn sums_have_the_same_bits_whether_they_are_taken_while_the_backward_goes_on_or_after_it() {
+    let rows = sharing_examples(30);
+    let small = |settings| TrainSettings { per_device_train_batch_size: 2, ..settings };
+    let accumulated = small(TrainSettings { gradient_accumulation_steps: 3, ..shared(4) });
+    // Of the last step of an epoch some ranks have no batch.
+    let apart = TrainSettings { negatives_cross_device: false, ..accumulated.clone() };
+    let without_texts = TrainSettings { train_group_size: 1, per_device_train_batch_size: 1, ..shared(3) };
+    let adapted = |adaptation| small(TrainSettings { adaptation, learning_rate: 1e-3, ..shared(3) });
+    let lora = adapted(AdaptationSettings { lora_r: Some(4), ..AdaptationSettings::default() });
+    let frozen =
+        adapted(AdaptationSettings { freeze_layers: 1, cache_frozen_layers: true, ..AdaptationSettings::default() });
+    for settings in [accumulated, apart, without_texts, lora, frozen] {
+        for (n, shard_optimizer, reduce_dtype) in
+            [(2, false, Wire::Fp32), (4, false, Wire::Bf16), (3, true, Wire::Fp32), (4, true, Wire::Bf16)]
+        {
+            let settings = TrainSettings { shard_optimizer, reduce_dtype, ..settings.clone() };
+            let of = |at_least| on_ranks(n, |ranks| run_sending(at_least, &rows, &settings, &ranks));
+            let [meanwhile, afterwards] = SENT.map(of);
+            for (meanwhile, afterwards) in meanwhile.iter().flatten().zip(afterwards.iter().flatten()) {
+                assert!(meanwhile.1 == afterwards.1, "weights on {n} ranks");
+                for (report, expected) in meanwhile.0.iter().zip(&afterwards.0) {
+                    // Squares of shares are added up in another order, in f64.
+                    assert_close(&[report.grad_norm], &[expected.grad_norm], 0.0, 1e-12);
+                    assert_eq!(*report, StepReport { grad_norm: report.grad_norm, ..expected.clone() });
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_upper_layers_are_summed_before_the_lower_ones_are_computed() {
+    let settings = TrainSettings { per_device_train_batch_size: 150, ..shared(1) };
+    let Some(model) = model(&settings) else { return };
+    let rows: Vec<_> = sharing_examples(150).into_iter().map(long).collect();
+    let set = TrainingSet::new(&model, &rows, Path::new("train.jsonl"), &settings, &Silent).unwrap();
+    let dropout = settings.dropout_rates(model.dropout());
+    let order: Vec<_> = (0..rows.len()).collect();
+    let objective = settings.objective();
+    let (ops, parameters) = (model.ops(), model.parameters());
+    let buckets = buckets(parameters, 1);
+    on_ranks(2, |ranks| {
+        let micro = MicroBatch::new(&set, &order, settings.take(dropout, 0));
+        assert!(micro.chunks().len() >= 4, "{} tokens", micro.batch.n_tokens());
+        let pass = Pass { objective: &objective, dropout, frozen: None, weight: 1.0, kept_tokens: 0 };
+        let gradients_telling = |completed: &mut Completed<'_, Cpu>| {
+            let mut gradients = parameters.zero_gradients(ops);
+            forward_backward_as_rank(&model, &micro, pass, &ranks, &mut gradients, completed).unwrap();
+            gradients
+        };
+        let sent = || ranks.n_sent_bytes.load(Relaxed);
+        let (mut before, mut depths) = (None, Vec::new());
+        let summed = thread::scope(|scope| {
+            let way = Way { buckets: &buckets, shard: None, wire: Wire::Fp32 };
+            let mut sums = Sums::begin(scope, ops, way, &ranks);
+            let mut gradients = gradients_telling(&mut |depth, gradients| {
+                let before = *before.get_or_insert_with(sent);
+                sums.completed(depth, gradients);
+                depths.push(depth);
+                let upper = parameters.list.iter().filter(|param| param.depth >= depth);
+                let expected: usize = upper.map(|param| size_of::<f32>() * param.n_values()).sum();
+                // The backward of this rank waits here, and goes on when the layer is summed.
+                let began = Instant::now();
+                while sent() - before < expected && began.elapsed() < Duration::from_secs(20) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                assert_eq!(sent() - before, expected, "at {depth:?}");
+            });
+            sums.finish(&mut gradients).unwrap();
+            gradients
+        });
+        assert_eq!(depths, [2, 1, 0].map(Depth::Layer), "once, in the last chunk");
+        let own = gradients_telling(&mut |_, _| {});
+        for (own, summed) in own.list.iter().zip(&summed.list) {
+            let mut expected = ops.download(own);
+            ranks.all_reduce(&mut expected, Wire::Fp32).unwrap();
+            assert!(ops.download(summed) == expected);
+        }
+    });
+}
+
+#[test]
+fn a_rank_that_is_gone_before_gradients_are_summed_is_named() {
+    for negatives_cross_device in [true, false] {
+        let settings = TrainSettings { negatives_cross_device, per_device_train_batch_size: 4, ..shared(3) };
+        let ended = on_ranks(3, |ranks| {
+            let n_steps = if ranks.rank() == 1 { 1 } else { usize::MAX };
+            let (mut reports, _) = try_sending(1, &sharing_examples(30), &settings, &ranks, n_steps)?;
+            Some((reports.len(), reports.pop()?.err().map(|error| error.to_string())))
+        });
+        let named = Some((2, Some("rank 1 on bela: has ended".into())));
+        assert!(ended[0].is_none() || ended == [named.clone(), Some((1, None)), named], "{ended:?}");
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_named_also_where_no_rank_has_all_sums() {
+    for (negatives_cross_device, n) in [(true, 2), (true, 3), (false, 3)] {
+        let on = |shard_optimizer| {
+            let settings = TrainSettings {
+                // Losses are finite in f32 still, and gradients no longer are.
+                temperature: 4e-39,
+                negatives_cross_device,
+                shard_optimizer,
+                per_device_train_batch_size: 2,
+                dropout: Some(0.0),
+                ..shared(2)
+            };
+            let first = |ranks| try_sending(1, &sharing_examples(30), &settings, &ranks, 1)?.0.pop()?.err();
+            on_ranks(n, first)
+        };
+        let ended = on(true);
+        let Some(Some(error)) = ended.first() else { return };
+        let tensor = "step 1: the gradient of `embeddings.word_embeddings.weight` is not finite";
+        assert!(error.to_string().starts_with(tensor), "{error}");
+        assert_eq!(error.to_string(), on(false)[0].as_ref().unwrap().to_string());
+        assert!(ended[1..].iter().all(|error| matches!(error, Some(Error::Ended))), "{ended:?}");
+    }
+}
+
 #[test]
 fn gradients_that_are_sent_in_bf16_change_losses_by_little() {
     let Some((expected, _)) = run(&sharing_examples(30), &shared(20), &Alone) else { return };
@@ -230,10 +393,6 @@ fn gradients_that_are_sent_in_bf16_change_losses_by_little() {
 fn chunks_of_ranks_have_the_gradient_of_the_batch_whatever_is_kept() {
     let settings = TrainSettings { per_device_train_batch_size: 150, ..shared(1) };
     let Some(model) = model(&settings) else { return };
-    let long = |mut row: Example| {
-        row.positives[0] += &" the flow of heat in a slip flow".repeat(3);
-        row
-    };
     let rows: Vec<_> = sharing_examples(150).into_iter().map(long).collect();
     let set = TrainingSet::new(&model, &rows, Path::new("train.jsonl"), &settings, &Silent).unwrap();
     let dropout = settings.dropout_rates(model.dropout());
@@ -246,7 +405,9 @@ fn chunks_of_ranks_have_the_gradient_of_the_batch_whatever_is_kept() {
         let pass = Pass { objective: &objective, dropout, frozen: None, weight: 1.0, kept_tokens };
         let mut gradients = model.parameters().zero_gradients(model.ops());
         let (loss, _) = match ranks {
-            Some(ranks) => forward_backward_as_rank(&model, &micro, pass, ranks, &mut gradients).unwrap(),
+            Some(ranks) => {
+                forward_backward_as_rank(&model, &micro, pass, ranks, &mut gradients, &mut |_, _| {}).unwrap()
+            }
             None => forward_backward(&model, &micro, pass, &mut gradients),
         };
         (loss, gradients.list.iter().map(|g| model.ops().download(g)).collect::<Vec<_>>())
