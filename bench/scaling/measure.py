@@ -4,10 +4,11 @@
     cargo build --release --features mpi
     bench/scaling/measure.py measure --model .cache/models/all-MiniLM-L6-v2 --data ../shared/data/debian-packages --out FOLDER
     bench/scaling/measure.py measure --model ../shared/golden/tiny-bert --dim 48 --only wire --mbit 0 --data ... --out FOLDER
+    bench/scaling/measure.py measure --only sums --mbit 1000 --build NAME --program PROGRAM --model ... --data ... --out FOLDER
     bench/scaling/measure.py predict --out FOLDER
 
 `measure` appends to FOLDER/raw.csv as soon as there is a measurement (`--only compute|pairs|wire|tokenize|encode` does a part of it, in less than two
-minutes each); `predict` fits the model of docs/scaling.md to all lines and prints its tables. Takes root, iproute2 and Open MPI.
+minutes each; `sums`, in which builds are compared, takes three and is no part of the whole); `predict` fits the model of docs/scaling.md to all lines and prints its tables. Takes root, iproute2 and Open MPI.
 Let nothing else run on the machine.
 """
 
@@ -22,7 +23,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FIELDS = ["what", "hosts", "mbit", "rows", "tokens", "pairs", "parameters", "dim", "step_s", "wire_s", "sent_bytes", "received_bytes", "texts", "data_s"]
+FIELDS = ["what", "hosts", "mbit", "rows", "tokens", "pairs", "parameters", "dim", "step_s", "wire_s", "sent_bytes", "received_bytes", "texts", "data_s", "flags", "build"]
 
 
 def on_hosts(n, mbit, command):
@@ -49,7 +50,7 @@ def rows_of(data, n, short, folder):
     return path
 
 
-def train(args, what, hosts, mbit, rows, steps, short=False, n_rows=0):
+def train(args, what, hosts, mbit, rows, steps, short=False, n_rows=0, flags=()):
     """The median step after the first, of hosts with `rows` rows each. Texts of short rows are computed once in a batch, without dropout."""
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -57,7 +58,7 @@ def train(args, what, hosts, mbit, rows, steps, short=False, n_rows=0):
         on_hosts(hosts, mbit, [args.program, "train", "--model_name_or_path", args.model, "--train_data", str(data), "--output_dir",
             str(folder / "out"), "--per_device_train_batch_size", str(rows), "--negatives_cross_device", "--train_group_size", "2",
             "--max_steps", str(steps), "--logging_steps", "1", "--threads", "1", "--query_max_len", "64",
-            "--passage_max_len", "256"] + (["--dropout", "0"] if short else []))
+            "--passage_max_len", "256"] + (["--dropout", "0"] if short else []) + list(flags))
         lines = [line for line in map(json.loads, open(folder / "out/log.jsonl")) if "loss" in line][1:]
         record = json.load(open(folder / "out/run.json"))
     step_s = [hosts * rows / line["examples_per_s"] for line in lines]
@@ -66,7 +67,7 @@ def train(args, what, hosts, mbit, rows, steps, short=False, n_rows=0):
     keep(args, what=what, hosts=hosts, mbit=mbit, rows=rows, tokens=round(statistics.mean(line["tokens_per_s"] * s for line, s in zip(lines, step_s))),
         pairs=(hosts * rows) * (2 * hosts * rows), parameters=record["counts"]["parameters"], dim=args.dim, step_s=statistics.median(step_s),
         wire_s=median("seconds"), sent_bytes=median("sent_bytes"), received_bytes=median("received_bytes"), texts=record["counts"]["texts"],
-        data_s=record["seconds"]["data"])
+        data_s=record["seconds"]["data"], flags=" ".join(flags), build=args.build)
 
 
 def encode(args, n_passages):
@@ -107,6 +108,9 @@ def measure(args):
         for mbit in [300, 1000, 0] if args.mbit is None else [args.mbit]:
             for hosts in [2, 3, 4]:
                 train(args, "wire", hosts, mbit, 2, 5, short=True)
+    if args.only == "sums":
+        for flags in [[], ["--reduce_dtype", "bf16"], ["--shard_optimizer"]]:
+            train(args, "sums", 2, args.mbit, args.rows, args.steps, flags=flags)
     if wants("tokenize"):
         train(args, "tokenize", 1, 0, 2, 2, n_rows=7000)
     if wants("encode"):
@@ -226,10 +230,12 @@ def main():
     parser.add_argument("--model")
     parser.add_argument("--data", type=pathlib.Path)
     parser.add_argument("--program", default=str(ROOT / "target/release/embertune"))
-    parser.add_argument("--only", choices=["compute", "pairs", "wire", "tokenize", "encode"])
-    parser.add_argument("--mbit", type=int, help="of `wire`, links of this speed alone")
+    parser.add_argument("--only", choices=["compute", "pairs", "wire", "sums", "tokenize", "encode"])
+    parser.add_argument("--mbit", type=int, help="of `wire` and `sums`, links of this speed alone")
     parser.add_argument("--dim", type=int, default=384, help="width of the measured model's vectors")
-    parser.add_argument("--rows", type=int, default=32, help="rows of a host in a predicted step")
+    parser.add_argument("--rows", type=int, default=32, help="rows of a host in a step, predicted or of `sums`")
+    parser.add_argument("--steps", type=int, default=7, help="of each run of `sums`, of which the first is not counted")
+    parser.add_argument("--build", default="", help="what the program is called in the file")
     args = parser.parse_args()
     measure(args) if args.work == "measure" else predict(args)
 
