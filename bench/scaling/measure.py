@@ -169,7 +169,7 @@ def fit(lines):
 
 
 def predict(args):
-    lines = [{k: v if k == "what" else float(v or 0) for k, v in line.items()} for line in csv.DictReader(open(args.out / "raw.csv"))]
+    lines = [{k: v if k in ("what", "flags", "build") else float(v or 0) for k, v in line.items()} for line in csv.DictReader(open(args.out / "raw.csv"))]
     m = fit(lines)
     print("fitted:", {name: f"{value:.3g}" for name, value in m.items()})
     wire_s = lambda hosts, mbit, bytes_, parameters: (bytes_ * 8 / (mbit * 1e6 * m["used"]) if mbit else 0) + m["copy_s"] * bytes_ + m["message_s"] * exchanges(parameters) * (hosts - 1)
