@@ -621,7 +621,8 @@ impl<O: Ops> Run<'_, O> {
 
     /// Counts, shows and logs a step.
     fn take_in(&mut self, report: &StepReport, took: Duration, traffic: Traffic) -> Result<()> {
-        self.so_far.guards.look_at(report, self.settings).iter().for_each(|sign| self.observer.warn(sign));
+        let signs = self.so_far.guards.look_at(report, self.settings, || self.trainer.mean_cosine());
+        signs.iter().for_each(|sign| self.observer.warn(sign));
         self.so_far.add(report, took.as_secs_f64(), traffic);
         self.so_far.temperature = self.trainer.learned_temperature();
         let total_steps = self.trainer.plan().total_steps;

@@ -18,9 +18,12 @@ use crate::loss::{BatchStats, Negatives};
 use crate::model::{Completed, DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::clip::{clip_coefficient, global_norm};
 use crate::optim::{Optimizer, Schedule};
+use crate::text::Batch;
+use crate::train::chunks::cut;
 use crate::train::dataset::TrainingSet;
 use crate::train::forecast::Forecast;
 use crate::train::frozen::FrozenLayers;
+use crate::train::guards::mean_cosine;
 use crate::train::objective::Objective;
 use crate::train::ranks::{BUCKET, Bucket, buckets, check_in_step, take_from_first};
 use crate::train::sampler::{BatchSampler, Batches, LastBatch, epoch_order, n_duplicates, rows_per_epoch};
@@ -32,6 +35,9 @@ use crate::train::temperature::LearnedTemperature;
 
 /// Share of the rows of an epoch from which on it is said that they share texts.
 const NOTED_DUPLICATES: f64 = 0.05;
+
+/// Texts that are embedded to see whether the model tells them apart.
+const LOOKED_AT: usize = 16;
 
 /// How long a run will be.
 ///
@@ -336,6 +342,20 @@ impl<'a, O: Ops> Trainer<'a, O> {
     pub fn weight_norms(&self) -> Vec<f64> {
         let values: Vec<_> = self.model.parameters().list.iter().map(|param| &param.value).collect();
         self.model.ops().squared_norms(&values)
+    }
+
+    /// The [mean cosine](mean_cosine) of some texts of the set, without dropout.
+    pub fn mean_cosine(&self) -> f64 {
+        let texts = &self.set.texts;
+        let n = texts.len().min(LOOKED_AT);
+        let mut batch = Batch::default();
+        for i in 0..n {
+            let tokens = &texts[i * texts.len() / n].tokens;
+            batch.push(&tokens.ids, tokens.prompt_len, 0);
+        }
+        let lengths: Vec<_> = (0..n).map(|text| batch.ragged().range(text).len()).collect();
+        let vectors = cut(&lengths).into_iter().flat_map(|chunk| self.model.encode(&batch.part(chunk.texts)));
+        mean_cosine(&vectors.collect::<Vec<_>>(), self.model.dim())
     }
 
     /// Whether every step of the run has a learning rate of 0.

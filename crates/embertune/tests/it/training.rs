@@ -319,6 +319,38 @@ pub fn load(folder: &Path) -> EmbeddingModel<Cpu> {
 }
 
 #[test]
+fn a_collapse_is_seen_through_the_noise_of_dropout() {
+    let Some(mut job) = Job::new() else { return };
+    job.settings.learning_rate = 1e-30;
+    let is_said = |job: &Job| {
+        let said = Said::default();
+        job.train_and_say(&said).unwrap();
+        let n = said.lines().iter().filter(|line| line.contains("the model has collapsed")).count();
+        fs::remove_dir_all(&job.settings.output_dir).unwrap();
+        n == 1
+    };
+    for dropout in [None, Some(0.0), Some(0.5)] {
+        job.settings.dropout = dropout;
+        assert!(!is_said(&job), "{dropout:?}");
+    }
+    // Without embeddings all texts are the same, but for dropout.
+    let mut model = load(job.settings.model_name_or_path.as_ref());
+    let ops = model.shared_ops();
+    for param in &mut model.parameters_mut().list {
+        if param.parts[0].name.ends_with("_embeddings.weight") {
+            param.value = ops.zeros(ops.len(&param.value));
+        }
+    }
+    let folder = job.root.path().join("collapsed");
+    model.save(&folder).unwrap();
+    job.settings.model_name_or_path = folder.to_str().unwrap().into();
+    for dropout in [None, Some(0.0), Some(0.3)] {
+        job.settings.dropout = dropout;
+        assert!(is_said(&job), "{dropout:?}");
+    }
+}
+
+#[test]
 fn output_folder_is_the_trained_model_with_its_log_record_and_checkpoints() {
     let Some(job) = Job::new() else { return };
     let record = job.train().unwrap();
