@@ -19,6 +19,9 @@ use crate::train::settings::TrainSettings;
 /// Texts that go through the guide at once.
 const GUIDE_BATCH: usize = 64;
 
+/// Cosines that somebody has computed may be beyond 1 by their rounding.
+const LARGEST_COSINE: f32 = 1.001;
+
 /// One row, with texts as numbers in [`TrainingSet::texts`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
@@ -293,12 +296,15 @@ fn scores(example: &Example, path: &Path, loss: LossName) -> Result<(Vec<f32>, V
         Err(Error::Row { path: path.into(), line: example.line, problem, hint: Some(hint.into()) })
     };
     let labels = || (vec![1.0; example.positives.len()], vec![0.0; example.negatives.len()]);
-    match (loss.reads(), &example.scores) {
+    let (positives, negatives) = match (loss.reads(), &example.scores) {
         (Reads::Texts, _) => Ok((Vec::new(), Vec::new())),
         (Reads::Labels, Scores::Pair(label)) if *label == 0.0 || *label == 1.0 => Ok((vec![*label], Vec::new())),
         (Reads::Labels, Scores::Pair(score)) => lacks(
             format!("the pair has the score {score}, and `--loss {loss}` learns from the labels 0 and 1"),
-            "choose `--loss cosent` or `--loss cosine_mse`, or turn the scores into labels",
+            match score.abs() <= LARGEST_COSINE {
+                true => "choose `--loss cosent` or `--loss cosine_mse`, or turn the scores into labels",
+                false => "choose `--loss cosent`, or turn the scores into labels",
+            },
         ),
         (Reads::Labels, _) | (Reads::PairScoresOrLabels, Scores::None) => Ok(labels()),
         (Reads::PairScores | Reads::PairScoresOrLabels, Scores::Pair(score)) => Ok((vec![*score], Vec::new())),
@@ -311,6 +317,14 @@ fn scores(example: &Example, path: &Path, loss: LossName) -> Result<(Vec<f32>, V
             format!("the row has no score, which `--loss {loss}` learns from"),
             "give every row one `pos` and a `score`, or `pos_scores` and `neg_scores`, or choose another `--loss`",
         ),
+    }?;
+    let beyond = |score: &&f32| loss == LossName::CosineMse && score.abs() > LARGEST_COSINE;
+    match positives.iter().chain(&negatives).find(beyond) {
+        Some(score) => lacks(
+            format!("the row has the score {score}, and `--loss {loss}` learns cosines, which are within -1..1"),
+            "divide the scores by the highest that there can be (5 in STS-B), or choose `--loss cosent`, which learns their order alone",
+        ),
+        None => Ok((positives, negatives)),
     }
 }
 

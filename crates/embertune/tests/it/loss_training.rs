@@ -128,6 +128,34 @@ fn scores_follow_the_texts_that_are_drawn_and_left_out() {
 }
 
 #[test]
+fn scores_that_are_no_cosines_are_refused_by_the_loss_that_makes_them_cosines() {
+    let learns = settings(LossName::CosineMse);
+    let scored = |score: f32| {
+        let mut rows = pairs();
+        rows[4].scores = Scores::Pair(score);
+        rows
+    };
+    let taught = examples(|i| Scores::Teacher { positives: vec![1.0], negatives: vec![-1.0, [0.0, -2.5][i / 5]] });
+    for (rows, message) in [
+        (scored(5.0), "rows.jsonl:5: the row has the score 5, and `--loss cosine_mse`"),
+        (taught, "rows.jsonl:6: the row has the score -2.5"),
+    ] {
+        let Some(result) = set(&rows, &learns) else { return };
+        let error = result.err().unwrap();
+        assert!(error.to_string().starts_with(message), "{error}");
+        assert!(error.hint().unwrap().contains("`--loss cosent`"), "{error}");
+        set(&rows, &settings(LossName::CoSent)).unwrap().unwrap();
+    }
+    // Cosines that are beyond 1 by their rounding.
+    set(&scored(1.000_5), &learns).unwrap().unwrap();
+    // Who is refused labels is not sent to the next refusal.
+    for (score, sends) in [(0.5, true), (5.0, false)] {
+        let error = set(&scored(score), &settings(LossName::Contrastive)).unwrap().err().unwrap();
+        assert_eq!(error.hint().unwrap().contains("cosine_mse"), sends, "{error}");
+    }
+}
+
+#[test]
 fn rows_without_what_the_loss_reads_are_named() {
     let mut rows = examples(teacher);
     rows[3].scores = Scores::None;
