@@ -114,8 +114,11 @@ impl TrainingSet {
             progress.advance(list.len() as u64);
             let n_cut = tokens.iter().filter(|tokens| tokens.truncated).count();
             if n_cut > 0 {
-                let limit = max_len.min(model.max_seq_length());
-                progress.note(&format!("{n_cut} of {} texts are cut at {limit} tokens (`--{flag}`)", list.len()));
+                let (limit, set_by) = match model.max_seq_length() {
+                    limit if limit < max_len => (limit, "the model's `--max_seq_length`".into()),
+                    _ => (max_len, format!("`--{flag}`")),
+                };
+                progress.note(&format!("{n_cut} of {} texts are cut at {limit} tokens ({set_by})", list.len()));
             }
             texts.extend(tokens.into_iter().zip(list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) }));
         }

@@ -319,6 +319,20 @@ pub fn load(folder: &Path) -> EmbeddingModel<Cpu> {
 }
 
 #[test]
+fn the_limit_that_cuts_texts_is_named() {
+    let Some(mut job) = Job::new() else { return };
+    job.settings.max_seq_length = Some(8);
+    for (passage_max_len, expected) in
+        [(9, "cut at 8 tokens (the model's `--max_seq_length`)"), (7, "cut at 7 tokens (`--passage_max_len`)")]
+    {
+        job.settings.passage_max_len = passage_max_len;
+        let said = Said::default();
+        embertune::train::dry_run(Cpu::new(), &job.settings, &said).unwrap();
+        assert!(said.lines().iter().any(|line| line.ends_with(expected)), "{:?}", said.lines());
+    }
+}
+
+#[test]
 fn a_collapse_is_seen_through_the_noise_of_dropout() {
     let Some(mut job) = Job::new() else { return };
     job.settings.learning_rate = 1e-30;
