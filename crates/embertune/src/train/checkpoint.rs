@@ -162,7 +162,11 @@ impl Fingerprint {
             }
             _ => {}
         }
-        if self.base_model != now.base_model {
+        // Adapters are part of the model whose hash it is, and begin by these settings.
+        let adapters =
+            |settings: &TrainSettings| settings.adaptation.lora_r.map(|_| (settings.adaptation.clone(), settings.seed));
+        let begins_alike = adapters(&self.settings) == adapters(&now.settings);
+        if self.base_model != now.base_model && begins_alike {
             found.push("the base model is another one: its weights, configuration or tokenizer differ".into());
         } else if self.tokens != now.tokens && found.is_empty() {
             found.push("the same texts have other tokens".into());

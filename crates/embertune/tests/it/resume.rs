@@ -335,6 +335,33 @@ fn a_checkpoint_of_another_run_is_refused_by_what_differs_and_stays() {
 }
 
 #[test]
+fn other_adapters_are_no_other_base_model() {
+    let Some(mut job) = job() else { return };
+    job.settings.adaptation.lora_r = Some(2);
+    job.train_and_say(&Said::stopping_at(5)).unwrap_err();
+    job.settings.resume_from_checkpoint = Some(Resume::Last);
+    let good = job.settings.clone();
+    let with = |lora_r| {
+        let mut settings = good.clone();
+        settings.adaptation.lora_r = lora_r;
+        settings
+    };
+    for (settings, difference) in [
+        (with(Some(3)), "`--lora_r` was 2 and is 3"),
+        (with(None), "`--lora_r` was 2 and is not given"),
+        (TrainSettings { seed: 1, ..good.clone() }, "`--seed` was 42 and is 1"),
+    ] {
+        job.settings = settings;
+        let error = job.train().unwrap_err();
+        assert!(error.to_string().ends_with(difference), "{error}");
+    }
+    let other = golden("tiny-roberta").unwrap();
+    job.settings = TrainSettings { model_name_or_path: other.to_str().unwrap().into(), ..good };
+    let error = job.train().unwrap_err();
+    assert!(error.to_string().contains("the base model is another one"), "{error}");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_an_error() {
     let Some(mut job) = job() else { return };
     job.train_and_say(&Said::stopping_at(5)).unwrap_err();
