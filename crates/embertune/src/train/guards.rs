@@ -28,6 +28,9 @@ pub struct Guards {
     /// The step before which nothing is embedded again to see whether the model has collapsed.
     #[serde(default)]
     next_look: usize,
+    /// Whether any step has had a gradient.
+    #[serde(default)]
+    had_gradient: bool,
 }
 
 impl Guards {
@@ -40,6 +43,7 @@ impl Guards {
     ) -> Vec<String> {
         let StepReport { step, stats, .. } = report;
         let BatchStats { n_idle, n_queries, .. } = *stats;
+        self.had_gradient |= report.grad_norm > 0.0;
         let mut said = Vec::new();
         let mut once = |is_said: &mut bool, is_so: bool, text: &dyn Fn() -> String| {
             if is_so && !*is_said {
@@ -79,6 +83,16 @@ impl Guards {
         said
     }
 
+    /// What is to be said where a whole run left all weights as they were.
+    pub fn unchanged(&self) -> &'static str {
+        match self.had_gradient {
+            true => {
+                "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?"
+            }
+            false => "no weight of the model has changed: the gradient was exactly 0 in every step",
+        }
+    }
+
     /// Whether the step with this learning rate is the one to watch the weights in: the first that should change them.
     pub fn watches_weights(&mut self, learning_rate: f64) -> bool {
         let is_first = learning_rate > 0.0 && !self.weights_seen;
@@ -87,13 +101,15 @@ impl Guards {
     }
 }
 
-/// What is to be said where a step left all weights as they were.
-pub fn unchanged(report: &StepReport) -> String {
-    format!(
-        "step {}: no weight has changed at learning rate {:e}: it is too small for numbers of 32 bits; choose a larger \
-         `--learning_rate`",
-        report.step, report.learning_rate
-    )
+/// What is to be said where a step left all weights as they were; of a step without a gradient [`Guards::look_at`] says why.
+pub fn unchanged(report: &StepReport) -> Option<String> {
+    let StepReport { step, learning_rate, grad_norm, .. } = report;
+    (*grad_norm > 0.0).then(|| {
+        format!(
+            "step {step}: no weight has changed at learning rate {learning_rate:e}: it is too small for numbers of 32 bits; choose a \
+             larger `--learning_rate`"
+        )
+    })
 }
 
 /// The mean cosine of vectors with each other, `[n, dim]`; 0 for fewer than 4 vectors, which may well be alike. Vectors of length 0 are

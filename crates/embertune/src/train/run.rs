@@ -183,11 +183,9 @@ impl<O: Ops> Done<O> {
         model.ops().limit_buffers(0);
         let n_host_bytes = 2 * size_of::<f32>() * model.parameters().n_trained();
         model.ops().limit_buffers(forecast.buffer_limit.saturating_sub(n_host_bytes));
-        let SoFar { counts, losses, mut seconds, traffic, history, resumed_after, .. } = so_far;
+        let SoFar { counts, losses, mut seconds, traffic, history, guards, resumed_after, .. } = so_far;
         if fingerprint.is_base(&model) {
-            observer.warn(
-                "no weight of the model has changed: is `--learning_rate` too small, or the warm-up as long as the run?",
-            );
+            observer.warn(guards.unchanged());
         }
 
         let best = history.best.filter(|best| settings.load_best_model_at_end && best.step != counts.steps);
@@ -540,7 +538,7 @@ impl<O: Ops> Run<'_, O> {
             let report = report?;
             let took = began.elapsed();
             if before.is_some_and(|before| before == self.trainer.weight_norms()) {
-                observer.warn(&unchanged(&report));
+                unchanged(&report).iter().for_each(|sign| observer.warn(sign));
             }
             self.take_in(&report, took, self.ranks.so_far() - traffic_before)?;
             is_over = self.after_step(&report)?;

@@ -319,6 +319,24 @@ pub fn load(folder: &Path) -> EmbeddingModel<Cpu> {
 }
 
 #[test]
+fn without_a_gradient_the_learning_rate_is_not_blamed() {
+    let Some(mut job) = Job::new() else { return };
+    let row = json!({"query": words(3, 1), "pos": [words(9, 5)]});
+    fs::write(&job.settings.train_data, format!("{row}\n").repeat(8)).unwrap();
+    job.settings = TrainSettings { train_group_size: 1, weight_decay: 0.0, ..job.settings };
+    let said = Said::default();
+    job.train_and_say(&said).unwrap();
+    let warnings: Vec<_> = said.lines().into_iter().filter(|line| line.starts_with("warning: ")).collect();
+    let position = |part: &str| warnings.iter().position(|line| line.contains(part));
+    assert!(
+        position("4 of 4 queries have no negative") < position("the gradient was exactly 0 in every step"),
+        "{warnings:?}"
+    );
+    assert!(position("4 of 4 queries have no negative").is_some(), "{warnings:?}");
+    assert_eq!(position("learning_rate"), None, "{warnings:?}");
+}
+
+#[test]
 fn the_limit_that_cuts_texts_is_named() {
     let Some(mut job) = Job::new() else { return };
     job.settings.max_seq_length = Some(8);
