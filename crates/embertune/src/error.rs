@@ -106,7 +106,10 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Io { source, .. } => match source.kind() {
+            Error::Io { source, action, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull if action.contains("temporary") => {
+                    Some("free some space, or name a folder with more of it in the environment variable `TMPDIR`")
+                }
                 std::io::ErrorKind::StorageFull => Some("free some space or choose another output path"),
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions of the path"),
                 std::io::ErrorKind::InvalidData => Some("copy or download the file again"),

@@ -1,7 +1,9 @@
 //! One row of retrieval or similarity data.
 
+use serde::{Deserialize, Serialize};
+
 /// A query with its positives and hard negatives: `{"query": str, "pos": [str], "neg": [str]}`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The query, not empty.
     pub query: String,
@@ -16,7 +18,7 @@ pub struct Example {
 }
 
 /// Numbers that a row brings with its texts.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Scores {
     /// None, or none that were asked for.
     #[default]

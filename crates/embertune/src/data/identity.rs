@@ -30,6 +30,11 @@ impl TextId {
         TextId(hash.digest128())
     }
 
+    /// Half of it, for as many texts as there are rows in memory: of 15 million texts, two are confused with a probability of 6e-6.
+    pub fn half(self) -> u64 {
+        self.0 as u64
+    }
+
     /// The identity of what `text` says: without case, and without punctuation at the ends of its words. For texts that should
     /// not be told apart when in doubt: it is no harm to miss a negative, and much to push a positive away.
     ///

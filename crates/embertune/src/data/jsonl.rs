@@ -14,6 +14,7 @@ use crate::data::files::{self, for_each_row, for_each_text};
 use crate::data::identity::TextId;
 use crate::data::lines::Lines;
 use crate::data::object::Object;
+use crate::data::stored::{Examples, StoredExamples};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -43,21 +44,45 @@ pub fn read_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<Example
 /// # Errors
 /// Those of [`read_examples`].
 pub fn read_examples_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
+    let mut examples = Vec::new();
+    let (labels, unused) = plain_examples(path, columns, progress, |example| {
+        examples.push(example);
+        Ok(())
+    })?;
+    let are_labels = labels.apply(path, &mut examples, |example| example, progress)?;
+    unused.note_unused(path, are_labels, progress);
+    Ok(examples)
+}
+
+/// Reads rows as [`read_examples_by`] does, however many they are. Of pairs with a `label`, the texts that are wrong are in memory.
+///
+/// # Errors
+/// Those of [`read_examples`]; a temporary file that can't be written.
+pub fn store_examples(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<StoredExamples> {
+    let mut examples = StoredExamples::default();
+    let (labels, unused) = plain_examples(path, columns, progress, |example| examples.push(&example))?;
+    let (examples, are_labels) = labels.apply_to_stored(path, examples, progress)?;
+    unused.note_unused(path, are_labels, progress);
+    Ok(examples)
+}
+
+/// Reads rows, and says what was seen beside their texts.
+fn plain_examples(
+    path: &Path,
+    columns: &Columns,
+    progress: &dyn Progress,
+    mut take: impl FnMut(Example) -> Result<()>,
+) -> Result<(Labels, Remark)> {
     let mut unused = Remark::default();
     let mut labels = Labels::default();
-    let mut examples = Vec::new();
     for_each_example(path, columns, progress, |example, fields| {
         for field in fields.keys().filter(|field| !matches!(field.as_str(), "query" | "pos" | "neg")) {
             unused.add(field, example.line);
         }
         labels.add(&example, &fields);
-        examples.push(example);
+        take(example)
     })?;
-    let are_labels = labels.apply(path, &mut examples, |example| example, progress)?;
-    for (field, n, line) in unused.seen.into_iter().filter(|(field, ..)| !are_labels || field != LABEL) {
-        progress.note(&format!("{}:{line}: field `{field}` is not used (rows that have it: {n})", path.display()));
-    }
-    Ok(examples)
+    Ok((labels, unused))
 }
 
 /// Reads rows as [`read_examples`] does, and keeps their other fields.
@@ -78,6 +103,7 @@ pub fn read_rows_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> 
     for_each_example(path, columns, progress, |example, fields| {
         labels.add(&example, &fields);
         rows.push(Row { example, fields });
+        Ok(())
     })?;
     if labels.apply(path, &mut rows, |row| &mut row.example, progress)? {
         for row in &mut rows {
@@ -94,13 +120,10 @@ fn for_each_example(
     path: &Path,
     columns: &Columns,
     progress: &dyn Progress,
-    mut take: impl FnMut(Example, Map<String, Value>),
+    mut take: impl FnMut(Example, Map<String, Value>) -> Result<()>,
 ) -> Result<()> {
     let mut strings = Remark::default();
-    let reading = for_each_row(path, columns, |object, _| {
-        take(example(&object, &mut strings)?, object.fields);
-        Ok(())
-    })?;
+    let reading = for_each_row(path, columns, |object, _| take(example(&object, &mut strings)?, object.fields))?;
     files::note(path, &reading, progress);
     strings.warn_of_strings(path, progress);
     not_empty(path, reading.n_rows, ROWS)
@@ -121,16 +144,35 @@ pub fn read_scored_examples(path: &Path, progress: &dyn Progress) -> Result<Vec<
 /// # Errors
 /// Those of [`read_scored_examples`].
 pub fn read_scored_examples_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
-    let mut strings = Remark::default();
     let mut examples = Vec::new();
-    let reading = for_each_row(path, columns, |object, _| {
-        examples.push(scored_example(&object, &mut strings)?);
+    for_each_scored(path, columns, progress, |example| {
+        examples.push(example);
         Ok(())
     })?;
+    Ok(examples)
+}
+
+/// Reads rows as [`read_scored_examples_by`] does, however many they are.
+///
+/// # Errors
+/// Those of [`read_scored_examples`]; a temporary file that can't be written.
+pub fn store_scored_examples(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<StoredExamples> {
+    let mut examples = StoredExamples::default();
+    for_each_scored(path, columns, progress, |example| examples.push(&example))?;
+    Ok(examples)
+}
+
+fn for_each_scored(
+    path: &Path,
+    columns: &Columns,
+    progress: &dyn Progress,
+    mut take: impl FnMut(Example) -> Result<()>,
+) -> Result<()> {
+    let mut strings = Remark::default();
+    let reading = for_each_row(path, columns, |object, _| take(scored_example(&object, &mut strings)?))?;
     files::note(path, &reading, progress);
     strings.warn_of_strings(path, progress);
-    not_empty(path, reading.n_rows, ROWS)?;
-    Ok(examples)
+    not_empty(path, reading.n_rows, ROWS)
 }
 
 pub(super) fn example(object: &Object<'_>, strings: &mut Remark) -> Result<Example> {
@@ -326,41 +368,80 @@ impl Labels {
         progress: &dyn Progress,
     ) -> Result<bool> {
         let Some(labels) = self.0.filter(|labels| labels.contains(&false)) else { return Ok(false) };
-        let mut wrong: HashMap<TextId, (bool, Vec<String>)> = HashMap::new();
+        let mut wrong = WrongPairs::default();
         let mut is_right = labels.iter();
         rows.retain_mut(|row| {
-            let example = example(row);
-            if is_right.next() == Some(&true) {
-                return true;
+            let is_right = is_right.next() == Some(&true);
+            if !is_right {
+                wrong.add(example(row));
             }
-            let (_, texts) = wrong.entry(TextId::of(&example.query)).or_default();
-            texts.append(&mut example.positives);
-            false
+            is_right
         });
-        for row in &mut *rows {
-            let example = example(row);
-            if let Some((has_right, texts)) = wrong.get_mut(&TextId::of(&example.query)) {
-                *has_right = true;
-                example.negatives.clone_from(texts);
-            }
+        rows.iter_mut().for_each(|row| wrong.give(example(row)));
+        wrong.say(path, labels.len(), rows.len(), progress)?;
+        Ok(true)
+    }
+
+    /// As [`apply`](Self::apply).
+    fn apply_to_stored(
+        self,
+        path: &Path,
+        rows: StoredExamples,
+        progress: &dyn Progress,
+    ) -> Result<(StoredExamples, bool)> {
+        let Some(labels) = self.0.filter(|labels| labels.contains(&false)) else { return Ok((rows, false)) };
+        let mut wrong = WrongPairs::default();
+        for (row, _) in rows.rows().zip(&labels).filter(|(_, is_right)| !**is_right) {
+            wrong.add(&mut row?.into_owned());
         }
-        if rows.is_empty() {
+        let mut right = StoredExamples::default();
+        for (row, _) in rows.rows().zip(&labels).filter(|(_, is_right)| **is_right) {
+            let mut row = row?.into_owned();
+            wrong.give(&mut row);
+            right.push(&row)?;
+        }
+        wrong.say(path, labels.len(), right.n_rows(), progress)?;
+        Ok((right, true))
+    }
+}
+
+/// Of each query the texts that do not answer it, and whether it has one that does.
+#[derive(Default)]
+struct WrongPairs(HashMap<TextId, (bool, Vec<String>)>);
+
+impl WrongPairs {
+    /// Takes the text of a wrong pair.
+    fn add(&mut self, pair: &mut Example) {
+        let (_, texts) = self.0.entry(TextId::of(&pair.query)).or_default();
+        texts.append(&mut pair.positives);
+    }
+
+    /// Makes them the negatives of a right pair.
+    fn give(&mut self, pair: &mut Example) {
+        if let Some((has_right, texts)) = self.0.get_mut(&TextId::of(&pair.query)) {
+            *has_right = true;
+            pair.negatives.clone_from(texts);
+        }
+    }
+
+    fn say(&self, path: &Path, n: usize, n_right: usize, progress: &dyn Progress) -> Result<()> {
+        if n_right == 0 {
             return Err(Error::Data {
                 path: path.into(),
                 problem: format!("every `{LABEL}` is 0, so no query has a right answer"),
                 hint: Some("right answers have the label 1; `--loss contrastive` learns from wrong pairs, too".into()),
             });
         }
-        let (n, n_right, place) = (labels.len(), rows.len(), path.display());
+        let place = path.display();
         progress.note(&format!(
             "{place}: `{LABEL}` says which of the {n} pairs are right: {n_right} rows, the {} wrong ones are negatives of their queries",
             n - n_right
         ));
-        let n_without = wrong.values().filter(|(has_right, _)| !has_right).count();
+        let n_without = self.0.values().filter(|(has_right, _)| !has_right).count();
         if n_without > 0 {
             progress.warn(&format!("{place}: {n_without} queries have no right pair and are left out"));
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -375,6 +456,13 @@ impl Remark {
         match self.seen.iter_mut().find(|(name, _, _)| name == field) {
             Some((_, n, _)) => *n += 1,
             None => self.seen.push((field.to_string(), 1, line)),
+        }
+    }
+
+    /// Says what is not used; labels are where they `are_labels`.
+    fn note_unused(self, path: &Path, are_labels: bool, progress: &dyn Progress) {
+        for (field, n, line) in self.seen.into_iter().filter(|(field, ..)| !are_labels || field != LABEL) {
+            progress.note(&format!("{}:{line}: field `{field}` is not used (rows that have it: {n})", path.display()));
         }
     }
 

@@ -16,15 +16,19 @@ pub mod object;
 pub mod packed;
 mod parquet;
 pub mod pool;
+pub mod row_list;
 pub mod source;
 pub mod split;
 pub mod split_files;
+pub mod spool;
+pub mod stored;
 
 pub use columns::Columns;
 pub use example::{Example, Scores};
 pub use identity::TextId;
 pub use jsonl::{
     Row, TextForm, read_examples, read_examples_by, read_pool, read_pool_by, read_rows, read_rows_by,
-    read_scored_examples, read_scored_examples_by, read_texts, read_texts_as,
+    read_scored_examples, read_scored_examples_by, read_texts, read_texts_as, store_examples, store_scored_examples,
 };
 pub use pool::Pool;
+pub use stored::{Examples, StoredExamples};

@@ -97,23 +97,26 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// The fingerprint of a run that has not begun: `model` is the base, `guide` the hash of the guide.
+    ///
+    /// # Errors
+    /// Where the temporary file of the tokens can't be read.
     pub fn new<O: Ops>(
         model: &EmbeddingModel<O>,
         guide: Option<u128>,
         set: &TrainingSet,
         settings: &TrainSettings,
         files: Files,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut settings = settings.clone();
         // As it is in effect: what `logging_steps` stands in for may not change with it.
         settings.eval_steps = (settings.eval_strategy() == Strategy::Steps).then(|| settings.eval_steps());
-        Fingerprint {
+        Ok(Fingerprint {
             settings,
             files,
             base_model: format!("{:032x}", model.hash()),
             guide_model: guide.map(|hash| format!("{hash:032x}")),
-            tokens: hash_of(set),
-        }
+            tokens: hash_of(set)?,
+        })
     }
 
     /// Whether `model` is the base of the run still.
@@ -202,22 +205,24 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn hash_of(set: &TrainingSet) -> String {
+fn hash_of(set: &TrainingSet) -> Result<String> {
     let mut hash = Xxh3Default::new();
     let mut add = |numbers: &[u32]| {
         hash.update(&(numbers.len() as u64).to_le_bytes());
         numbers.iter().for_each(|number| hash.update(&number.to_le_bytes()));
     };
-    for text in &set.texts {
-        add(&text.tokens.ids);
-        add(&[text.tokens.prompt_len]);
+    for block in set.texts.blocks() {
+        for tokens in block? {
+            add(&tokens.ids);
+            add(&[tokens.prompt_len]);
+        }
     }
-    for row in &set.rows {
+    for row in set.rows.iter() {
         add(&[row.query]);
-        add(&row.positives);
-        add(&row.negatives);
+        add(row.positives);
+        add(row.negatives);
     }
-    format!("{:032x}", hash.digest128())
+    Ok(format!("{:032x}", hash.digest128()))
 }
 
 /// `training_state.json`.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use embertune_kernels::Ops;
 use embertune_kernels::ops::Memory;
 
+use crate::error::Result;
 use crate::model::{DropoutRates, EmbeddingModel, Gradients};
 use crate::optim::Optimizer;
 use crate::optim::clip::global_norm;
@@ -156,19 +157,19 @@ impl<'a> FirstBatch<'a> {
         FirstBatch { set, objective: settings.objective(), n_frozen, dropout, take, rows, n_rows_of_chunk }
     }
 
-    fn micro_batch(&self, rows: &[usize]) -> MicroBatch {
+    fn micro_batch(&self, rows: &[usize]) -> Result<MicroBatch> {
         MicroBatch::new(self.set, rows, self.take)
     }
 
     /// Sends chunks through the model and back. What they cost depends on the lengths of their texts, so that these are real.
-    fn token_costs<O: Ops>(&self, model: &EmbeddingModel<O>, gradients: &mut Gradients<O>) -> TokenCosts {
+    fn token_costs<O: Ops>(&self, model: &EmbeddingModel<O>, gradients: &mut Gradients<O>) -> Result<TokenCosts> {
         let ops = model.ops();
         let bytes_before = ops.buffer_bytes().used;
         let mut costs = TokenCosts::default();
         let (mut first_s, mut n_timed_tokens) = (0.0, 0.0);
         let began = Instant::now();
         for (probe, rows) in self.rows.chunks_exact(self.n_rows_of_chunk).cycle().take(1 + MAX_PROBES).enumerate() {
-            let micro = self.micro_batch(rows);
+            let micro = self.micro_batch(rows)?;
             let n_tokens = micro.batch.n_tokens() as f64;
             let mut once = TokenCosts::default();
             let peak_bytes = ops.peak_bytes(&mut || once = self.probe(model, &micro, gradients));
@@ -194,7 +195,7 @@ impl<'a> FirstBatch<'a> {
             let more_s = (first_s - costs.forward_s - costs.backward_s).max(0.0);
             costs.new_byte_s = more_s / (costs.kept_bytes + costs.work_bytes).max(1.0);
         }
-        costs
+        Ok(costs)
     }
 
     /// Sends a chunk through the model and back: what all of its tokens cost.
@@ -219,12 +220,12 @@ impl<'a> FirstBatch<'a> {
     }
 
     /// The time of what a pair of query and passage needs, from the whole batch.
-    fn pair_seconds(&self, dim: usize) -> f64 {
+    fn pair_seconds(&self, dim: usize) -> Result<f64> {
         let start = Instant::now();
-        let micro = self.micro_batch(&self.rows);
+        let micro = self.micro_batch(&self.rows)?;
         let embeddings = vec![1.0 / (dim as f32).sqrt(); micro.n_texts() * dim];
         self.objective.judge(&micro, &embeddings, dim);
-        start.elapsed().as_secs_f64() / micro.excluded.len() as f64
+        Ok(start.elapsed().as_secs_f64() / micro.excluded.len() as f64)
     }
 }
 
@@ -256,6 +257,9 @@ fn optimizer_seconds<O: Ops>(
 
 impl Costs {
     /// Trains on a few chunks of the first batch. Weights are afterwards what they were; `shape` says how long chunks are.
+    ///
+    /// # Errors
+    /// Where the temporary file of the tokens can't be read.
     pub fn measure<O: Ops>(
         model: &mut EmbeddingModel<O>,
         set: &TrainingSet,
@@ -263,7 +267,7 @@ impl Costs {
         shape: &RunShape,
         evaluation: Option<&EvaluationShape>,
         (n_ranks, shard): (usize, Option<&Shard>),
-    ) -> Self {
+    ) -> Result<Self> {
         let ops = model.shared_ops();
         let batch = FirstBatch::new(set, settings, settings.dropout_rates(model.dropout()), shape);
         let weight_bytes = ops.buffer_bytes().used;
@@ -272,7 +276,7 @@ impl Costs {
         // Without those of the loading.
         release_freed(&*ops);
         let state_bytes = ops.buffer_bytes().used;
-        let token = batch.token_costs(model, &mut gradients);
+        let token = batch.token_costs(model, &mut gradients)?;
         let memory = ops.memory();
         let of_buffers = if memory == Memory::OfProcess { ops.buffer_bytes().held } else { 0 };
         let program_bytes = resident_bytes().unwrap_or(0).saturating_sub(of_buffers as u64);
@@ -289,7 +293,7 @@ impl Costs {
             weight_bytes: weight_bytes as f64,
             trained_bytes: (size_of::<f32>() * model.parameters().n_trained()) as f64,
             token,
-            pair_s: batch.pair_seconds(model.dim()),
+            pair_s: batch.pair_seconds(model.dim())?,
             optimizer_s: optimizer_seconds(model, &mut optimizer, &mut gradients, shard),
             exchanged_bytes: exchanged_bytes(model.parameters(), n_ranks) as f64,
             // Gradients and weights of the share, apart from the others.
@@ -300,6 +304,6 @@ impl Costs {
         // Else the run would take its gradients and moments beside what is left of these: it may have other sizes.
         drop((gradients, optimizer));
         release_freed(&*ops);
-        costs
+        Ok(costs)
     }
 }

@@ -1,52 +1,33 @@
 //! The training data, tokenized once: rows of text numbers, the tokens of each distinct text, and who is whose positive.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use embertune_kernels::Ops;
+use rayon::prelude::*;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::data::{Example, Scores, TextId};
+use crate::data::row_list::{Distinct, Row, RowList};
+use crate::data::{Example, Examples, Scores, TextId};
 use crate::embed::{Vectors, embed};
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
-use crate::text::{Role, Tokens};
+use crate::text::Role;
+use crate::train::known::Known;
 use crate::train::loss_settings::{LossName, Reads};
 use crate::train::settings::TrainSettings;
+use crate::train::texts::{NewTexts, Texts};
 
 /// Texts that go through the guide at once.
 const GUIDE_BATCH: usize = 64;
-
+/// Rows, or texts, whose hashes or tokens are made at once.
+const BLOCK: usize = 4096;
 /// Cosines that somebody has computed may be beyond 1 by their rounding.
 const LARGEST_COSINE: f32 = 1.001;
-
-/// One row, with texts as numbers in [`TrainingSet::texts`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Row {
-    /// The query.
-    pub query: u32,
-    /// At least one.
-    pub positives: Vec<u32>,
-    /// Without those that the data knows as positives of the query, and without the query itself.
-    pub negatives: Vec<u32>,
-    /// What the loss reads about each positive; empty where it reads nothing.
-    pub positive_scores: Vec<f32>,
-    /// What the loss reads about each negative; empty where it reads nothing.
-    pub negative_scores: Vec<f32>,
-    /// Line in the data file, from 1.
-    pub line: usize,
-}
-
-/// A distinct text in a role.
-#[derive(Clone, Debug)]
-pub struct Text {
-    /// Its token ids, prompt included.
-    pub tokens: Tokens,
-    /// What it says, by [`TextId::near`].
-    pub id: TextId,
-}
 
 /// A file of rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,14 +43,15 @@ pub struct DataFile {
 pub struct TrainingSet {
     /// Where the rows are from, one file after the other.
     pub files: Vec<DataFile>,
-    /// In the order of the files.
-    pub rows: Vec<Row>,
+    /// In the order of the files. Negatives are without those that the data knows as positives of the query, and without the query
+    /// itself; numbers about passages are what the loss reads.
+    pub rows: RowList,
     /// What the rows' numbers mean.
-    pub texts: Vec<Text>,
+    pub texts: Texts,
     /// What a guide model says of [`texts`](Self::texts), in vectors of length 1.
     pub guide: Option<Vectors>,
     /// What is never a negative of a query: the positives of all rows with that query, and its own text, and texts near to them.
-    known: HashMap<TextId, HashSet<TextId>>,
+    known: Known,
 }
 
 impl TrainingSet {
@@ -77,50 +59,55 @@ impl TrainingSet {
     ///
     /// # Errors
     /// A row without any negative where its batch gives none either; a row without the scores that the loss reads; a prompt longer
-    /// than the maximum length; no rows.
+    /// than the maximum length; no rows; a temporary file that can't be written.
     pub fn new<O: Ops>(
         model: &EmbeddingModel<O>,
-        examples: &[Example],
+        examples: &(impl Examples + ?Sized),
         path: &Path,
         settings: &TrainSettings,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let known = known_positives(examples);
-        let Numbered { mut rows, queries, passages } = number(examples, &known, path, settings.loss.name)?;
-        let n_false_negatives = examples.iter().map(|example| example.negatives.len()).sum::<usize>()
-            - rows.iter().map(|row| row.negatives.len()).sum::<usize>();
-        if n_false_negatives > 0 {
+        let known = known_positives(examples)?;
+        let Numbered { mut rows, queries, passages, n_left_out } = number(examples, &known, path, settings.loss.name)?;
+        if n_left_out > 0 {
             progress.warn(&format!(
-                "{}: {n_false_negatives} negatives are positives of their query, or the query itself: left out",
+                "{}: {n_left_out} negatives are positives of their query, or the query itself: left out",
                 path.display()
             ));
         }
         check_negatives(&rows, path, settings, progress)?;
 
-        let n_queries = queries.len() as u32;
-        for row in &mut rows {
-            row.positives.iter_mut().chain(&mut row.negatives).for_each(|number| *number += n_queries);
-        }
+        let n_queries = queries.len();
+        rows.shift(0, n_queries as u32);
         progress.start("tokenizing", (queries.len() + passages.len()) as u64);
-        let mut texts = Vec::new();
         let TrainSettings { query_instruction_for_retrieval, passage_instruction_for_retrieval, .. } = settings;
-        for (role, list, prompt, max_len, flag) in [
+        let mut sides = [
             (Role::Query, queries, query_instruction_for_retrieval, settings.query_max_len, "query_max_len"),
             (Role::Passage, passages, passage_instruction_for_retrieval, settings.passage_max_len, "passage_max_len"),
-        ] {
+        ]
+        .map(|(role, ids, prompt, max_len, flag)| {
             // A data set may have a prompt of its own.
             let prompt = prompt.as_deref().unwrap_or(model.prompts().of(role));
-            let tokens = model.tokenize_behind(prompt, &list, Some(max_len))?;
-            progress.advance(list.len() as u64);
-            let n_cut = tokens.iter().filter(|tokens| tokens.truncated).count();
+            Side { ids, prompt, max_len, flag, texts: NewTexts::default() }
+        });
+        for_each_block(examples, &rows, n_queries, &known, |new| {
+            for (side, list) in sides.iter_mut().zip(new) {
+                side.tokenize(model, &list.iter().map(String::as_str).collect::<Vec<_>>())?;
+                progress.advance(list.len() as u64);
+            }
+            Ok(())
+        })?;
+        let mut texts = Texts::default();
+        for Side { ids, max_len, flag, texts: of_side, .. } in sides {
+            let n_cut = of_side.n_truncated();
             if n_cut > 0 {
                 let (limit, set_by) = match model.max_seq_length() {
                     limit if limit < max_len => (limit, "the model's `--max_seq_length`".into()),
                     _ => (max_len, format!("`--{flag}`")),
                 };
-                progress.note(&format!("{n_cut} of {} texts are cut at {limit} tokens ({set_by})", list.len()));
+                progress.note(&format!("{n_cut} of {} texts are cut at {limit} tokens ({set_by})", ids.len()));
             }
-            texts.extend(tokens.into_iter().zip(list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) }));
+            texts.append(of_side.that_say(ids));
         }
         progress.finish();
         let files = vec![DataFile { path: path.into(), rows: 0..rows.len() }];
@@ -135,16 +122,22 @@ impl TrainingSet {
     pub fn guided_by<O: Ops>(
         mut self,
         guide: &EmbeddingModel<O>,
-        examples: &[Example],
-        path: &Path,
+        examples: &(impl Examples + ?Sized),
         settings: &TrainSettings,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let Numbered { queries, passages, .. } = number(examples, &self.known, path, settings.loss.name)?;
+        let n_queries = self.rows.iter().map(|row| row.query as usize + 1).max().unwrap_or(0);
+        let mut all = [Vec::new(), Vec::new()];
+        for_each_block(examples, &self.rows, n_queries, &self.known, |new| {
+            all.iter_mut().zip(new).for_each(|(all, new)| all.append(new));
+            Ok(())
+        })?;
+        let [queries, passages] = &all;
         let mut vectors = Vectors { dim: guide.dim(), ..Vectors::default() };
         for (role, list, max_len) in
             [(Role::Query, queries, settings.query_max_len), (Role::Passage, passages, settings.passage_max_len)]
         {
+            let list: Vec<_> = list.iter().map(String::as_str).collect();
             vectors.values.extend(embed(guide, &list, role, Some(max_len), GUIDE_BATCH, progress)?.values);
         }
         assert_eq!(vectors.values.len(), self.texts.len() * vectors.dim, "the set was made of other rows");
@@ -159,15 +152,11 @@ impl TrainingSet {
             let rows = file.rows.start + n_rows..file.rows.end + n_rows;
             DataFile { rows, ..file }
         }));
-        self.rows.extend(other.rows.into_iter().map(|mut row| {
-            row.query += n_texts;
-            row.positives.iter_mut().chain(&mut row.negatives).for_each(|number| *number += n_texts);
-            row
-        }));
-        self.texts.extend(other.texts);
-        for (query, known) in other.known {
-            self.known.entry(query).or_default().extend(known);
-        }
+        let mut rows = other.rows;
+        rows.shift(n_texts, n_texts);
+        self.rows.append(&rows);
+        self.texts.append(other.texts);
+        self.known = self.known.join(other.known);
         // A data set whose loss asks no guide has nothing of one: zeros keep the numbers of the texts.
         if let Some(dim) = self.guide.as_ref().or(other.guide.as_ref()).map(|vectors| vectors.dim) {
             let mut guide = self.guide.take().unwrap_or_else(|| Vectors { dim, ..Vectors::default() });
@@ -197,18 +186,18 @@ impl TrainingSet {
 
     /// Where a row is: `file:line`.
     pub fn place(&self, row: usize) -> String {
-        format!("{}:{}", self.files[self.file_of(row)].path.display(), self.rows[row].line)
+        format!("{}:{}", self.files[self.file_of(row)].path.display(), self.rows.get(row).line)
     }
 
     /// Whether `text` is never a negative of row `row`: a known positive of its query, or its query, or near to one of these.
     pub fn is_known(&self, row: usize, text: &str) -> bool {
-        self.known[&self.texts[self.rows[row].query as usize].id].contains(&TextId::near(text))
+        self.known.of(self.texts.id(self.rows.get(row).query)).contains(TextId::near(text).half())
     }
 
     /// Whether row `row` has `text` among its negatives, or one near to it.
     pub fn has_negative(&self, row: usize, text: &str) -> bool {
-        let id = TextId::near(text);
-        self.rows[row].negatives.iter().any(|&negative| self.texts[negative as usize].id == id)
+        let id = TextId::near(text).half();
+        self.rows.get(row).negatives.iter().any(|&negative| self.texts.id(negative) == id)
     }
 
     /// Gives each row other negatives, but for those that it never has. Of the texts only the first `n_texts` stay, those that the set
@@ -224,73 +213,158 @@ impl TrainingSet {
         settings: &TrainSettings,
     ) -> Result<()> {
         assert_eq!(negatives.len(), self.rows.len(), "negatives for each row");
-        let mut new = Texts::default();
-        let mut numbers = Vec::with_capacity(negatives.len());
+        let mut distinct = Distinct::default();
+        let mut list = Vec::new();
+        let mut rows = RowList::default();
         for (row, negatives) in negatives.iter().enumerate() {
             let usable = negatives.iter().filter(|text| !self.is_known(row, text));
-            numbers.push(usable.map(|text| n_texts as u32 + new.number(text)).collect());
+            let numbers: Vec<_> = usable
+                .map(|text| {
+                    let (number, is_new) = distinct.number(xxh3_64(text.as_bytes()));
+                    if is_new {
+                        list.push(text.as_str());
+                    }
+                    n_texts as u32 + number
+                })
+                .collect();
+            rows.push(Row { negatives: &numbers, ..self.rows.get(row) });
         }
-        let tokens = model.tokenize(&new.list, Role::Passage, Some(settings.passage_max_len))?;
+        let mut new = NewTexts::default();
+        let tokens = model.tokenize(&list, Role::Passage, Some(settings.passage_max_len))?;
+        tokens.iter().try_for_each(|tokens| new.push(tokens))?;
         self.texts.truncate(n_texts);
-        let of_new = tokens.into_iter().zip(&new.list).map(|(tokens, text)| Text { tokens, id: TextId::near(text) });
-        self.texts.extend(of_new);
-        self.rows.iter_mut().zip(numbers).for_each(|(row, numbers)| row.negatives = numbers);
+        self.texts.append(new.that_say(list.iter().map(|text| TextId::near(text).half()).collect()));
+        self.rows = rows;
         Ok(())
     }
 
-    /// Whether `passage` is a known positive of `query`, or its text, or near to one of these.
-    pub fn is_never_negative(&self, query: u32, passage: u32) -> bool {
-        self.known[&self.texts[query as usize].id].contains(&self.texts[passage as usize].id)
+    /// For each of `passages` whether it is a known positive of `query`, or its text, or near to one of these.
+    pub fn are_never_negatives(&self, query: u32, passages: impl Iterator<Item = u32>) -> impl Iterator<Item = bool> {
+        let known = self.known.of(self.texts.id(query));
+        passages.map(move |passage| known.contains(self.texts.id(passage)))
     }
 }
 
-/// Numbers of distinct strings, in the order of their first appearance.
-#[derive(Default)]
-struct Texts<'a> {
-    list: Vec<&'a str>,
-    numbers: HashMap<&'a str, u32>,
+/// Rows whose numbers are places in two lists, of queries and of passages: what these say.
+struct Numbered {
+    rows: RowList,
+    queries: Vec<u64>,
+    passages: Vec<u64>,
+    /// Negatives that are none.
+    n_left_out: usize,
 }
 
-impl<'a> Texts<'a> {
-    fn number(&mut self, text: &'a str) -> u32 {
-        *self.numbers.entry(text).or_insert_with(|| {
-            self.list.push(text);
-            self.list.len() as u32 - 1
-        })
+/// The distinct texts of a role at work.
+struct Side<'a> {
+    /// What they say.
+    ids: Vec<u64>,
+    prompt: &'a str,
+    max_len: usize,
+    flag: &'static str,
+    texts: NewTexts,
+}
+
+impl Side<'_> {
+    /// Adds the tokens of the next texts.
+    fn tokenize<O: Ops>(&mut self, model: &EmbeddingModel<O>, next: &[&str]) -> Result<()> {
+        let tokens = model.tokenize_behind(self.prompt, next, Some(self.max_len))?;
+        tokens.iter().try_for_each(|tokens| self.texts.push(tokens))
     }
 }
 
-/// Rows whose numbers are places in two lists, of queries and of passages.
-struct Numbered<'a> {
-    rows: Vec<Row>,
-    queries: Vec<&'a str>,
-    passages: Vec<&'a str>,
+/// Some of the rows at a time.
+fn blocks<E: Examples + ?Sized>(examples: &E) -> impl Iterator<Item = Result<Vec<Cow<'_, Example>>>> {
+    let mut rows = examples.rows();
+    std::iter::from_fn(move || {
+        let block: Result<Vec<_>> = rows.by_ref().take(BLOCK).collect();
+        block.map(|block| Some(block).filter(|block| !block.is_empty())).transpose()
+    })
+}
+
+/// The hash of a string, and what it says.
+fn hashed(text: &str) -> (u64, u64) {
+    (xxh3_64(text.as_bytes()), TextId::near(text).half())
 }
 
 /// Rows without the negatives that are `known`, with the scores that the loss reads.
-fn number<'a>(
-    examples: &'a [Example],
-    known: &HashMap<TextId, HashSet<TextId>>,
-    path: &Path,
-    loss: LossName,
-) -> Result<Numbered<'a>> {
-    let (mut queries, mut passages) = (Texts::default(), Texts::default());
-    let mut rows = Vec::with_capacity(examples.len());
-    for example in examples {
-        let (positive_scores, negative_scores) = scores(example, path, loss)?;
-        let never = &known[&TextId::near(&example.query)];
-        let is_negative: Vec<_> = example.negatives.iter().map(|text| !never.contains(&TextId::near(text))).collect();
-        let kept = |place: &usize| is_negative[*place];
-        rows.push(Row {
-            query: queries.number(&example.query),
-            positives: example.positives.iter().map(|text| passages.number(text)).collect(),
-            negatives: (0..is_negative.len()).filter(kept).map(|i| passages.number(&example.negatives[i])).collect(),
-            positive_scores,
-            negative_scores: (0..negative_scores.len()).filter(kept).map(|i| negative_scores[i]).collect(),
-            line: example.line,
-        });
+fn number(examples: &(impl Examples + ?Sized), known: &Known, path: &Path, loss: LossName) -> Result<Numbered> {
+    let (mut of_queries, mut of_passages) = (Distinct::default(), Distinct::default());
+    let mut numbered = Numbered { rows: RowList::default(), queries: Vec::new(), passages: Vec::new(), n_left_out: 0 };
+    for block in blocks(examples) {
+        let block = block?;
+        let of_row = |example: &Cow<'_, Example>| {
+            let passages = example.positives.iter().chain(&example.negatives).map(|text| hashed(text));
+            (hashed(&example.query), passages.collect::<Vec<_>>())
+        };
+        let hashes: Vec<_> = block.par_iter().map(of_row).collect();
+        for (example, ((query, said), passages)) in block.iter().zip(hashes) {
+            let (positive_scores, negative_scores) = scores(example, path, loss)?;
+            let (query, is_new) = of_queries.number(query);
+            if is_new {
+                numbered.queries.push(said);
+            }
+            let mut number = |(hash, said)| {
+                let (number, is_new) = of_passages.number(hash);
+                if is_new {
+                    numbered.passages.push(said);
+                }
+                number
+            };
+            let (positives, negatives) = passages.split_at(example.positives.len());
+            let known = known.of(said);
+            let kept = |place: &usize| !known.contains(negatives[*place].1);
+            let positives: Vec<_> = positives.iter().map(|&hashed| number(hashed)).collect();
+            let kept_places = || (0..negatives.len()).filter(kept);
+            let kept_negatives: Vec<_> = kept_places().map(|place| number(negatives[place])).collect();
+            let kept_scores: Vec<_> = kept_places().filter_map(|place| negative_scores.get(place).copied()).collect();
+            numbered.n_left_out += negatives.len() - kept_negatives.len();
+            numbered.rows.push(Row {
+                query,
+                positives: &positives,
+                negatives: &kept_negatives,
+                positive_scores: &positive_scores,
+                negative_scores: &kept_scores,
+                line: example.line,
+            });
+        }
     }
-    Ok(Numbered { rows, queries: queries.list, passages: passages.list })
+    Ok(numbered)
+}
+
+/// Gives the texts of `examples` to `take`, each distinct one once, queries and passages apart, in the order of their numbers in `rows`, some
+/// thousand at once. Passages are numbered from `n_queries` on.
+fn for_each_block(
+    examples: &(impl Examples + ?Sized),
+    rows: &RowList,
+    n_queries: usize,
+    known: &Known,
+    mut take: impl FnMut(&mut [Vec<String>; 2]) -> Result<()>,
+) -> Result<()> {
+    // New texts have the next number.
+    let mut next = [0, n_queries as u32];
+    let mut new = [Vec::new(), Vec::new()];
+    for (example, row) in examples.rows().zip(rows.iter()) {
+        let example = example?;
+        let mut look = |side: usize, number: u32, text: &String| {
+            if number == next[side] {
+                next[side] += 1;
+                new[side].push(text.clone());
+            }
+        };
+        look(0, row.query, &example.query);
+        row.positives.iter().zip(&example.positives).for_each(|(&number, text)| look(1, number, text));
+        let known = known.of(TextId::near(&example.query).half());
+        let is_kept = |text: &&String| {
+            row.negatives.len() == example.negatives.len() || !known.contains(TextId::near(text).half())
+        };
+        let kept = example.negatives.iter().filter(is_kept);
+        row.negatives.iter().zip(kept).for_each(|(&number, text)| look(1, number, text));
+        if new.iter().any(|texts| texts.len() >= BLOCK) {
+            take(&mut new)?;
+            new.iter_mut().for_each(Vec::clear);
+        }
+    }
+    take(&mut new)
 }
 
 /// What `loss` reads about the positives and the negatives of a row.
@@ -331,18 +405,21 @@ fn scores(example: &Example, path: &Path, loss: LossName) -> Result<(Vec<f32>, V
     }
 }
 
-fn known_positives(examples: &[Example]) -> HashMap<TextId, HashSet<TextId>> {
-    let mut known: HashMap<TextId, HashSet<TextId>> = HashMap::new();
-    for example in examples {
-        let query = TextId::near(&example.query);
-        let positives = example.positives.iter().map(|text| TextId::near(text));
-        known.entry(query).or_insert_with(|| HashSet::from([query])).extend(positives);
+fn known_positives(examples: &(impl Examples + ?Sized)) -> Result<Known> {
+    let mut pairs = Vec::new();
+    for block in blocks(examples) {
+        let said = |text: &str| TextId::near(text).half();
+        let of_row = |example: &Cow<'_, Example>| {
+            (said(&example.query), example.positives.iter().map(|text| said(text)).collect::<Vec<_>>())
+        };
+        let of_rows: Vec<_> = block?.par_iter().map(of_row).collect();
+        pairs.extend(of_rows.into_iter().flat_map(|(query, said)| said.into_iter().map(move |said| (query, said))));
     }
-    known
+    Ok(Known::new(pairs))
 }
 
 /// Says which rows have fewer negatives than the group has room for; refuses rows that would learn nothing.
-fn check_negatives(rows: &[Row], path: &Path, settings: &TrainSettings, progress: &dyn Progress) -> Result<()> {
+fn check_negatives(rows: &RowList, path: &Path, settings: &TrainSettings, progress: &dyn Progress) -> Result<()> {
     if rows.is_empty() {
         return Err(Error::Data { path: path.into(), problem: "there is no row to train on".into(), hint: None });
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 use embertune_kernels::Ops;
 
 use crate::comm::{Communicator, gather};
-use crate::data::{Example, Pool, Scores as RowScores, TextId};
+use crate::data::{Example, Examples, Pool, Scores as RowScores, StoredExamples, TextId};
 use crate::embed::cache::{Embedding, LIMIT_GB, SLICE, VectorCache};
 use crate::embed::{MAX_CHUNK_TOKENS, Vectors};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::model::{DropoutRates, EmbeddingModel};
 use crate::progress::{Progress, Quiet, Silent};
 use crate::random::{Shuffle, key};
 use crate::search::top_k_among;
-use crate::text::{Batch, Role};
+use crate::text::{Batch, Role, Tokens};
 use crate::train::chunks::{CHUNK_TOKENS, cut};
 use crate::train::dataset::TrainingSet;
 use crate::train::loss_settings::{LossName, LossSettings};
@@ -48,9 +48,11 @@ const BATCH_SIZE: usize = 256;
 ///
 /// # Errors
 /// Too few queries for two sides.
-pub fn split(examples: Vec<Example>, share: f64, seed: u64) -> Result<(Vec<Example>, Vec<Example>)> {
+pub fn split(examples: &(impl Examples + ?Sized), share: f64, seed: u64) -> Result<(StoredExamples, Vec<Example>)> {
     let id = |example: &Example| TextId::of(&example.query);
-    let mut queries: Vec<_> = examples.iter().map(id).collect::<HashSet<_>>().into_iter().collect();
+    let mut queries = examples.rows().map(|example| Ok(id(&*example?))).collect::<Result<Vec<_>>>()?;
+    queries.sort_unstable();
+    queries.dedup();
     queries.sort_unstable_by_key(|query| (key(&[SPLIT, seed, query.0 as u64, (query.0 >> 64) as u64]), *query));
     let n = ((share * queries.len() as f64).round() as usize).max(1);
     if n >= queries.len() {
@@ -60,12 +62,28 @@ pub fn split(examples: Vec<Example>, share: f64, seed: u64) -> Result<(Vec<Examp
         });
     }
     let held_out: HashSet<_> = queries[..n].iter().copied().collect();
-    Ok(examples.into_iter().partition(|example| !held_out.contains(&id(example))))
+    let (mut to_train, mut to_evaluate) = (StoredExamples::default(), Vec::new());
+    for example in examples.rows() {
+        let example = example?;
+        match held_out.contains(&id(&example)) {
+            true => to_evaluate.push(example.into_owned()),
+            false => to_train.push(&example)?,
+        }
+    }
+    Ok((to_train, to_evaluate))
 }
 
 /// The positives and negatives of rows, as candidates.
-pub fn passages_of(examples: &[Example]) -> Vec<String> {
-    examples.iter().flat_map(|example| example.positives.iter().chain(&example.negatives)).cloned().collect()
+///
+/// # Errors
+/// Those of [`Examples::rows`].
+pub fn passages_of(examples: &(impl Examples + ?Sized)) -> Result<Vec<String>> {
+    let mut passages = Vec::new();
+    for example in examples.rows() {
+        let Example { positives, negatives, .. } = example?.into_owned();
+        passages.extend(positives.into_iter().chain(negatives));
+    }
+    Ok(passages)
 }
 
 /// What an evaluation will send through the model, as far as a sample of its texts tells.
@@ -164,7 +182,7 @@ impl HeldOut {
     /// What [`evaluate`](Self::evaluate) will send through `model`.
     ///
     /// # Errors
-    /// A text that cannot be tokenized.
+    /// A text that cannot be tokenized; a temporary file that can't be read.
     pub fn shape<O: Ops>(&self, model: &EmbeddingModel<O>, settings: &TrainSettings) -> Result<EvaluationShape> {
         let places = Shuffle::new(self.pool.len(), key(&[SHAPE, settings.seed])).take(PROBE_TEXTS);
         let texts: Vec<_> = places.map(|row| self.pool.texts()[row].as_str()).collect();
@@ -179,14 +197,16 @@ impl HeldOut {
             }
         }
         let of_candidates = n_sampled * self.pool.len() / tokens.len();
-        let tokens = |text: u32| &self.rows.texts[text as usize].tokens;
-        let of_queries: usize = self.rows.rows.iter().map(|row| tokens(row.query).ids.len()).sum();
+        let of_queries: usize = self.rows.rows.iter().map(|row| self.rows.texts.n_tokens(row.query)).sum();
         // Texts that come in several batches count once.
-        let of_rest = self.rows.texts.iter().map(|text| &text.tokens);
-        let of_rest = of_rest.filter(|text| !self.searched.contains_key(&(text.ids.clone(), text.prompt_len)));
+        let mut of_rest = 0;
+        for block in self.rows.texts.blocks() {
+            let searched = |text: &Tokens| self.searched.contains_key(&(text.ids.clone(), text.prompt_len));
+            of_rest += block?.iter().filter(|text| !searched(text)).map(|text| text.ids.len()).sum::<usize>();
+        }
         Ok(EvaluationShape {
             sample,
-            n_tokens: of_queries + of_candidates + of_rest.map(|text| text.ids.len()).sum::<usize>(),
+            n_tokens: of_queries + of_candidates + of_rest,
             chunk_tokens: (BATCH_SIZE * longest).min(MAX_CHUNK_TOKENS).min(of_candidates),
             n_vectors: self.queries.len() + self.pool.len(),
             n_written: self.vectors.as_ref().map_or(0, |_| self.pool.len().min(SLICE)),
@@ -250,14 +270,14 @@ impl HeldOut {
         let places = (0..batches.steps_per_epoch()).flat_map(|step| batches.of_step(step));
         let of_batch = |places: Range<usize>| {
             let rows: Vec<_> = places.collect();
-            let micro = MicroBatch::new(&self.rows, &rows, settings.take(DropoutRates::default(), 0));
+            let micro = MicroBatch::new(&self.rows, &rows, settings.take(DropoutRates::default(), 0))?;
             let embeddings = self.embeddings(model, &micro.batch, searched);
             let judged = objective.judge(&micro, &micro.of_texts(&embeddings, model.dim()), model.dim());
             // The loss is a mean over all queries of the batch, with 0 for those without a negative.
-            ((judged.loss * judged.stats.n_queries as f64).to_bits(), judged.stats.n_contrasted)
+            Ok(((judged.loss * judged.stats.n_queries as f64).to_bits(), judged.stats.n_contrasted))
         };
-        let own = places.skip(ranks.rank()).step_by(ranks.size()).map(of_batch).collect::<Vec<_>>();
-        let of_ranks = gather(ranks, Ok(own))?;
+        let own = places.skip(ranks.rank()).step_by(ranks.size()).map(of_batch).collect::<Result<Vec<_>>>();
+        let of_ranks = gather(ranks, own)?;
         let (mut sum, mut n_contrasted) = (0.0, 0);
         for batch in 0..of_ranks.iter().map(Vec::len).sum() {
             let (bits, n) = of_ranks[batch % ranks.size()][batch / ranks.size()];
@@ -348,24 +368,25 @@ mod tests {
         let names: Vec<_> = (0..20).flat_map(|i| [format!("query {i}"), format!(" query  {i}")]).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let of = |rows: &[Example]| rows.iter().map(|row| TextId::of(&row.query)).collect::<HashSet<_>>();
-        let (train, held_out) = split(rows(&names), 0.25, 42).unwrap();
+        let (train, held_out) = split(&rows(&names), 0.25, 42).unwrap();
+        let train: Vec<_> = train.rows().map(|row| row.unwrap().into_owned()).collect();
         assert_eq!((of(&train).len(), of(&held_out).len()), (15, 5));
         assert_eq!((train.len(), held_out.len()), (30, 10));
         assert!(of(&train).is_disjoint(&of(&held_out)));
         assert!(train.is_sorted_by_key(|row| row.line));
 
         let turned: Vec<_> = names.iter().rev().copied().collect();
-        assert_eq!(of(&split(rows(&turned), 0.25, 42).unwrap().1), of(&held_out));
-        assert_ne!(of(&split(rows(&names), 0.25, 43).unwrap().1), of(&held_out));
+        assert_eq!(of(&split(&rows(&turned), 0.25, 42).unwrap().1), of(&held_out));
+        assert_ne!(of(&split(&rows(&names), 0.25, 43).unwrap().1), of(&held_out));
     }
 
     #[test]
     fn one_query_at_least_is_on_each_side() {
-        assert_eq!(split(rows(&["a", "b", "c"]), 0.01, 1).unwrap().1.len(), 1);
+        assert_eq!(split(&rows(&["a", "b", "c"]), 0.01, 1).unwrap().1.len(), 1);
         for names in [&["a", "a "][..], &[]] {
-            let error = split(rows(names), 0.9, 1).unwrap_err();
+            let error = split(&rows(names), 0.9, 1).unwrap_err();
             assert!(error.to_string().contains("leaves none to train on"), "{error}");
         }
-        split(rows(&["a", "b", "c"]), 0.9, 1).unwrap_err();
+        split(&rows(&["a", "b", "c"]), 0.9, 1).unwrap_err();
     }
 }

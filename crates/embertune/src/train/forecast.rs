@@ -111,7 +111,7 @@ pub fn forecast<O: Ops>(
     let buckets = buckets(model.parameters(), BUCKET);
     let shard = Shard::new(settings, model.parameters(), &buckets, (0, limits.n_ranks));
     let among = (limits.n_ranks, shard.as_ref());
-    let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref(), among);
+    let costs = Costs::measure(model, set, settings, &shape, evaluation.as_ref(), among)?;
     if !settings.find_batch_size {
         return Ok((costs.forecast(set, settings, limits, &shape)?, settings.clone()));
     }
@@ -254,14 +254,13 @@ impl Costs {
             // Rank 0 alone tries mixtures.
             (n + n_mixed, (n as f64 / limits.n_ranks as f64 + n_mixed as f64) * costs.seconds)
         });
-        let n_truncated = set.texts.iter().filter(|text| text.tokens.truncated).count();
         Ok(Forecast {
             batch_size: settings.per_device_train_batch_size,
             steps: shape.plan.total_steps,
             batches_per_epoch: batches.len(),
             tokens_per_epoch: n_tokens,
             largest_batch_tokens: batches.iter().map(|batch| batch.n_tokens).max().unwrap_or(0),
-            truncated_share: n_truncated as f64 / set.texts.len() as f64,
+            truncated_share: set.texts.n_truncated() as f64 / set.texts.len() as f64,
             memory_budget_bytes: limits.budget_bytes,
             memory_bytes: computing.max(between_steps).max(so_far) as u64,
             kept_tokens,

@@ -5,6 +5,7 @@
 
 use embertune_kernels::Ops;
 
+use crate::error::Result;
 use crate::model::EmbeddingModel;
 use crate::text::Batch;
 use crate::train::chunks::cut;
@@ -20,14 +21,16 @@ pub struct FrozenLayers {
 
 impl FrozenLayers {
     /// Computes the lowest `n_layers` layers of `model` for all texts of `set`.
-    pub fn new<O: Ops>(model: &EmbeddingModel<O>, n_layers: usize, set: &TrainingSet) -> Self {
-        let lengths: Vec<_> = set.texts.iter().map(|text| text.tokens.ids.len()).collect();
+    ///
+    /// # Errors
+    /// Where the temporary file of the tokens can't be read.
+    pub fn new<O: Ops>(model: &EmbeddingModel<O>, n_layers: usize, set: &TrainingSet) -> Result<Self> {
+        let lengths: Vec<_> = set.texts.lengths().collect();
         let mut outputs = Vec::with_capacity(lengths.len());
         for chunk in cut(&lengths) {
             let mut batch = Batch::default();
-            set.texts[chunk.texts.clone()]
-                .iter()
-                .for_each(|text| batch.push(&text.tokens.ids, text.tokens.prompt_len, 0));
+            let tokens = set.texts.read(chunk.texts.clone())?;
+            tokens.iter().for_each(|tokens| batch.push(&tokens.ids, tokens.prompt_len, 0));
             let of_chunk = model.output_of_lowest(n_layers, &batch);
             let mut rest = of_chunk.as_slice();
             for length in &lengths[chunk.texts] {
@@ -36,7 +39,7 @@ impl FrozenLayers {
                 rest = others;
             }
         }
-        FrozenLayers { n_layers, outputs }
+        Ok(FrozenLayers { n_layers, outputs })
     }
 
     /// What it takes for `set`.
@@ -57,5 +60,5 @@ impl FrozenLayers {
 
 /// Tokens of all texts of a set.
 pub fn n_tokens(set: &TrainingSet) -> usize {
-    set.texts.iter().map(|text| text.tokens.ids.len()).sum()
+    set.texts.lengths().sum()
 }

@@ -17,6 +17,7 @@ pub mod forecast;
 pub mod frozen;
 pub mod group;
 pub mod guards;
+mod known;
 pub mod loss_settings;
 pub mod measure;
 pub mod memory;
@@ -37,6 +38,7 @@ pub mod step;
 pub mod sums;
 pub mod temperature;
 pub mod tensorboard;
+pub mod texts;
 pub mod trainer;
 
 pub use adaptation::AdaptationSettings;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::{Example, read_examples_by, read_pool_by, read_scored_examples_by};
+use crate::data::{
+    Example, Examples, StoredExamples, read_examples_by, read_pool_by, store_examples, store_scored_examples,
+};
 use crate::error::Result;
 use crate::train::evaluation::{passages_of, split};
 use crate::train::events::Observer;
@@ -10,16 +12,16 @@ use crate::train::loss_settings::Reads;
 use crate::train::settings::TrainSettings;
 
 /// The rows of a data set, with their scores where its loss reads them.
-pub fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<Vec<Example>> {
+pub fn read_rows(path: &Path, settings: &TrainSettings, observer: &dyn Observer) -> Result<StoredExamples> {
     match settings.loss.name.reads() {
-        Reads::Texts => read_examples_by(path, &settings.columns, observer),
-        _ => read_scored_examples_by(path, &settings.columns, observer),
+        Reads::Texts => store_examples(path, &settings.columns, observer),
+        _ => store_scored_examples(path, &settings.columns, observer),
     }
 }
 
 /// The rows of a run, on their two sides.
 pub struct Rows {
-    pub train: Vec<Example>,
+    pub train: StoredExamples,
     /// `None` where nothing is evaluated.
     pub held_out: Option<HeldOutRows>,
 }
@@ -41,22 +43,30 @@ impl Rows {
             // Without an evaluation nothing is held out.
             return Ok(Rows { train, held_out: None });
         }
-        let pool = |rows: &[Example]| match &settings.candidate_pool {
-            Some(path) => read_pool_by(path, columns, observer),
-            None => Ok(passages_of(rows)),
-        };
         let (train, rows, path, candidates) = match (&settings.eval_data, settings.eval_split) {
             (Some(path), _) => {
                 let rows = read_examples_by(path, columns, observer)?;
-                let candidates = pool(&rows)?;
+                let candidates = candidates(&rows, settings, observer)?;
                 (train, rows, path, candidates)
             }
             (None, share) => {
-                let candidates = pool(&train)?;
-                let (train, rows) = split(train, share.unwrap_or_default(), settings.seed)?;
+                let candidates = candidates(&train, settings, observer)?;
+                let (train, rows) = split(&train, share.unwrap_or_default(), settings.seed)?;
                 (train, rows, &settings.train_data, candidates)
             }
         };
         Ok(Rows { train, held_out: Some(HeldOutRows { rows, path: path.clone(), candidates }) })
+    }
+}
+
+/// The candidate pool, or else the passages of `rows`.
+fn candidates(
+    rows: &(impl Examples + ?Sized),
+    settings: &TrainSettings,
+    observer: &dyn Observer,
+) -> Result<Vec<String>> {
+    match &settings.candidate_pool {
+        Some(path) => read_pool_by(path, &settings.columns, observer),
+        None => passages_of(rows),
     }
 }

@@ -9,7 +9,7 @@ use embertune_kernels::Ops;
 use embertune_kernels::ops::Memory;
 
 use crate::comm::{Alone, Communicator, Counted, Traffic, all_or_none, by_first, gather};
-use crate::data::Example;
+use crate::data::{Examples, StoredExamples};
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::progress::{Progress, Silent};
@@ -98,7 +98,7 @@ pub fn train_as_rank<O: Ops>(
         trainer.replace_negatives(&by_first(ranks, read)?)?;
     }
     let began = Instant::now();
-    trainer.cache_frozen_layers();
+    trainer.cache_frozen_layers()?;
     so_far.seconds.data += began.elapsed().as_secs_f64();
     if let (ReportTo::Tensorboard, Some(folder)) = (settings.report_to, &mut folder) {
         let steps_done = trainer.steps_done();
@@ -388,22 +388,27 @@ fn prepare<O: Ops>(
     let rows = Rows::read(settings, observer)?;
     // There no longer than it takes to embed the texts.
     let guide = settings.loss.guide_model.as_ref().map(|guide| load_guide(guide, &model, observer)).transpose()?;
-    let part = |examples: &[Example], path: &Path, own: &TrainSettings| -> Result<TrainingSet> {
+    let part = |examples: &StoredExamples, path: &Path, own: &TrainSettings| -> Result<TrainingSet> {
         let set = TrainingSet::new(&model, examples, path, own, observer)?;
         match guide.as_ref().filter(|_| own.loss.guide_model.is_some()) {
-            Some(guide) => set.guided_by(guide, examples, path, own, observer),
+            Some(guide) => set.guided_by(guide, examples, own, observer),
             None => Ok(set),
         }
     };
     let set = part(&rows.train, &settings.train_data, &sets[0])?;
     // Rounds read the texts again; else they are needed no more.
-    let mut to_mine = if settings.remine_every.is_some() { rows.train } else { Vec::new() };
+    let mut to_mine = Vec::new();
+    let mut keep = |examples: StoredExamples| -> Result<()> {
+        if settings.remine_every.is_some() {
+            to_mine.extend(examples.rows().map(|row| row.map(Cow::into_owned)).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(())
+    };
+    keep(rows.train)?;
     let set = settings.more_train_data.iter().zip(&sets[1..]).try_fold(set, |set, (path, own)| {
         let examples = read_rows(path, own, observer)?;
         let set = set.join(part(&examples, path, own)?);
-        if settings.remine_every.is_some() {
-            to_mine.extend(examples);
-        }
+        keep(examples)?;
         Ok::<_, Error>(set)
     })?;
     let guide = guide.map(|guide| guide.hash());
@@ -431,7 +436,7 @@ fn prepare<O: Ops>(
     let (forecast, settings) =
         forecast(&mut model, &set, held_out.as_ref(), settings, Limits { budget_bytes, load_bytes, n_ranks })?;
     forecast.lines(&settings).iter().for_each(|line| observer.note(line));
-    let fingerprint = Fingerprint::new(&model, guide, &set, &settings, files);
+    let fingerprint = Fingerprint::new(&model, guide, &set, &settings, files)?;
     Ok(Prepared { model, set, held_out, rounds, fingerprint, settings, forecast, seconds })
 }
 
@@ -619,7 +624,9 @@ impl<O: Ops> Run<'_, O> {
 
     /// Counts, shows and logs a step.
     fn take_in(&mut self, report: &StepReport, took: Duration, traffic: Traffic) -> Result<()> {
-        let signs = self.so_far.guards.look_at(report, self.settings, || self.trainer.mean_cosine());
+        // Where tokens can't be read the next step says so.
+        let look = || self.trainer.mean_cosine().unwrap_or_default();
+        let signs = self.so_far.guards.look_at(report, self.settings, look);
         signs.iter().for_each(|sign| self.observer.warn(sign));
         self.so_far.add(report, took.as_secs_f64(), traffic);
         self.so_far.temperature = self.trainer.learned_temperature();

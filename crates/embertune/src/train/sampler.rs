@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::TextId;
 use crate::error::{Error, Result};
 use crate::random::{Shuffle, key};
 use crate::train::dataset::{DataFile, TrainingSet};
@@ -163,8 +162,10 @@ pub fn n_duplicates(set: &TrainingSet, settings: &TrainSettings, epoch: usize, o
 /// transformers' LengthGroupedSampler: a random order, of which each part is sorted by length; the longest row of all comes first, so
 /// that a batch that is too large for the memory is the first one.
 fn sort_by_length(order: &mut [usize], set: &TrainingSet, batch_size: usize) {
-    let n_tokens = |text: u32| set.texts[text as usize].tokens.ids.len();
-    let length = |row: &usize| n_tokens(set.rows[*row].query) + n_tokens(set.rows[*row].positives[0]);
+    let length = |row: &usize| {
+        let row = set.rows.get(*row);
+        set.texts.n_tokens(row.query) + set.texts.n_tokens(row.positives[0])
+    };
     let n_together = (order.len() / (batch_size * 4)).clamp(1, SORTED_BATCHES) * batch_size;
     order.chunks_mut(n_together).for_each(|part| part.sort_by_key(|row| Reverse(length(row))));
     if let Some(longest) =
@@ -175,14 +176,14 @@ fn sort_by_length(order: &mut [usize], set: &TrainingSet, batch_size: usize) {
 }
 
 /// What a row's texts say in this epoch.
-fn texts_of(set: &TrainingSet, settings: &TrainSettings, epoch: usize, row: usize) -> Vec<TextId> {
+fn texts_of(set: &TrainingSet, settings: &TrainSettings, epoch: usize, row: usize) -> Vec<u64> {
     let draw = Draw { seed: settings.seed, epoch, row };
     let group_size = settings.group_size_of(set.file_of(row));
-    let row = &set.rows[row];
+    let row = set.rows.get(row);
     let group = choose(draw, row.positives.len(), row.negatives.len(), group_size);
     let negatives = group.negatives.iter().map(|&place| row.negatives[place]);
     let texts = [row.query, row.positives[group.positive]].into_iter().chain(negatives);
-    texts.map(|text| set.texts[text as usize].id).collect()
+    texts.map(|text| set.texts.id(text)).collect()
 }
 
 /// How the order of an epoch is cut into batches, and batches into optimizer steps.
@@ -236,20 +237,22 @@ impl Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::row_list::{Row, RowList};
     use crate::text::Tokens;
-    use crate::train::dataset::{Row, Text};
+    use crate::train::texts::NewTexts;
 
     /// Rows of one query and one positive each, of many lengths; every third row has the same positive.
     fn set(n_rows: u32) -> TrainingSet {
-        let text = |id: u32, n_tokens: u32| Text {
-            tokens: Tokens { ids: vec![7; n_tokens as usize], prompt_len: 0, truncated: false },
-            id: TextId(id.into()),
+        let (mut texts, mut ids, mut rows) = (NewTexts::default(), Vec::new(), RowList::default());
+        let mut text = |id: u32, n_tokens: u32| {
+            ids.push(u64::from(id));
+            texts.push(&Tokens { ids: vec![7; n_tokens as usize], prompt_len: 0, truncated: false }).unwrap();
         };
-        let queries = (0..n_rows).map(|i| text(i, 1 + i * i % 31));
-        let positives = (0..n_rows).map(|i| text(if i % 3 == 0 { n_rows } else { n_rows + i }, 1 + i % 3));
-        let rows = (0..n_rows).map(|i| Row { query: i, positives: vec![n_rows + i], ..Row::default() }).collect();
+        (0..n_rows).for_each(|i| text(i, 1 + i * i % 31));
+        (0..n_rows).for_each(|i| text(if i % 3 == 0 { n_rows } else { n_rows + i }, 1 + i % 3));
+        (0..n_rows).for_each(|i| rows.push(Row { query: i, positives: &[n_rows + i], ..Row::default() }));
         let mut set = TrainingSet::default();
-        (set.rows, set.texts) = (rows, queries.chain(positives).collect());
+        (set.rows, set.texts) = (rows, texts.that_say(ids));
         set
     }
 
@@ -324,7 +327,7 @@ mod tests {
     #[test]
     fn lengths_are_near_each_other_and_the_longest_row_is_the_first() {
         let set = set(400);
-        let length = |row: usize| set.texts[row].tokens.ids.len() + set.texts[400 + row].tokens.ids.len();
+        let length = |row: usize| set.texts.n_tokens(row as u32) + set.texts.n_tokens(400 + row as u32);
         let spread_of = |strategy| {
             let order = epoch_order(&set, &settings(strategy, 5), 2);
             (order.chunks(2).map(|pair| length(pair[0]).abs_diff(length(pair[1]))).sum::<usize>(), order[0])

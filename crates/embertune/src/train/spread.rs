@@ -4,15 +4,16 @@
 //! places with a row that does. The number of batches stays what it is without all this, unlike in sentence-transformers, where a
 //! batch that cannot be filled stays small and an epoch gets longer than planned.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::Hash;
+use std::ops::Range;
 
 /// How many times two rows are compared in search of a place, over the whole epoch: about a second. Where most rows share a text there
 /// is none to be found.
 const TRIES: usize = 10_000_000;
 
 /// `order` rearranged, for batches of `batch_size` rows in a row. `texts_of` gives what has to differ within a batch.
-pub fn spread<T: Eq + Hash>(order: &[usize], batch_size: usize, texts_of: impl Fn(usize) -> Vec<T>) -> Vec<usize> {
+pub fn spread<T: Ord + Copy>(order: &[usize], batch_size: usize, texts_of: impl Fn(usize) -> Vec<T>) -> Vec<usize> {
     let mut batches = Batches::new(order, batch_size, texts_of);
     let homeless: Vec<_> = (0..order.len()).filter(|&item| !batches.place_behind(item)).collect();
     batches.open = (0..batches.items.len()).filter(|&batch| batches.has_room(batch)).collect();
@@ -41,9 +42,11 @@ pub fn n_sharing<T: Eq + Hash>(order: &[usize], batch_size: usize, texts_of: imp
 struct Batches {
     items: Vec<Vec<usize>>,
     sizes: Vec<usize>,
-    texts: Vec<Vec<usize>>,
+    /// Those of all items, one after the other, and where those of each item end.
+    texts: Vec<u32>,
+    ends: Vec<usize>,
     /// For each text, the batch behind the last one that has it.
-    behind: Vec<usize>,
+    behind: Vec<u32>,
     /// For each batch a later one, or itself while it has room: followed, the first with room.
     next_open: Vec<usize>,
     /// The batches with room, once all rows were given a first place.
@@ -52,21 +55,26 @@ struct Batches {
 }
 
 impl Batches {
-    fn new<T: Eq + Hash>(order: &[usize], batch_size: usize, texts_of: impl Fn(usize) -> Vec<T>) -> Self {
-        let mut numbers = HashMap::new();
-        let mut number = |text| {
-            let next = numbers.len();
-            *numbers.entry(text).or_insert(next)
-        };
-        let texts: Vec<Vec<_>> =
-            order.iter().map(|&row| texts_of(row).into_iter().map(&mut number).collect()).collect();
+    fn new<T: Ord + Copy>(order: &[usize], batch_size: usize, texts_of: impl Fn(usize) -> Vec<T>) -> Self {
+        let (mut texts, mut ends) = (Vec::new(), Vec::with_capacity(order.len()));
+        for &row in order {
+            texts.extend(texts_of(row));
+            ends.push(texts.len());
+        }
+        // Sorted lists rather than a map: there may be millions of texts.
+        let mut distinct = texts.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let number = |text: &T| distinct.partition_point(|other| other < text) as u32;
+        let texts: Vec<_> = texts.iter().map(number).collect();
         let sizes: Vec<_> = order.chunks(batch_size).map(<[_]>::len).collect();
-        let behind = vec![0; numbers.len()];
+        let behind = vec![0; distinct.len()];
         let next_open = (0..=sizes.len()).collect();
         Batches {
             items: vec![Vec::new(); sizes.len()],
             sizes,
             texts,
+            ends,
             behind,
             next_open,
             open: Vec::new(),
@@ -80,9 +88,15 @@ impl Batches {
             self.next_open[batch] = batch + 1;
             self.open.retain(|&open| open != batch);
         }
-        for &text in &self.texts[item] {
-            self.behind[text] = self.behind[text].max(batch + 1);
+        for text in self.places_of(item) {
+            let text = self.texts[text] as usize;
+            self.behind[text] = self.behind[text].max(batch as u32 + 1);
         }
+    }
+
+    /// The places of an item's texts in the list of all.
+    fn places_of(&self, item: usize) -> Range<usize> {
+        (if item == 0 { 0 } else { self.ends[item - 1] })..self.ends[item]
     }
 
     fn has_room(&self, batch: usize) -> bool {
@@ -100,8 +114,9 @@ impl Batches {
     }
 
     fn place_behind(&mut self, item: usize) -> bool {
-        let from = self.texts[item].iter().map(|&text| self.behind[text]).max().unwrap_or(0);
-        let batch = self.first_open(from);
+        let texts = &self.texts[self.places_of(item)];
+        let from = texts.iter().map(|&text| self.behind[text as usize]).max().unwrap_or(0);
+        let batch = self.first_open(from as usize);
         let is_found = batch < self.items.len();
         if is_found {
             self.put(item, batch);
@@ -112,8 +127,8 @@ impl Batches {
     /// Whether no text of the item is in the batch; never, when all tries are used up.
     fn fits(&mut self, item: usize, batch: usize) -> bool {
         self.tries_left = self.tries_left.saturating_sub(1 + self.items[batch].len());
-        let mut others = self.items[batch].iter().flat_map(|&other| &self.texts[other]);
-        self.tries_left > 0 && !others.any(|text| self.texts[item].contains(text))
+        let mut others = self.items[batch].iter().flat_map(|&other| &self.texts[self.places_of(other)]);
+        self.tries_left > 0 && !others.any(|text| self.texts[self.places_of(item)].contains(text))
     }
 
     /// The last batch with room in which the item fits.

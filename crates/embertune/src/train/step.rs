@@ -70,13 +70,16 @@ pub struct MicroBatch {
 
 impl MicroBatch {
     /// The texts of `rows`. A text's dropout depends on (seed, epoch, row, place in the row) alone.
-    pub fn new(set: &TrainingSet, rows: &[usize], take: Take) -> Self {
+    ///
+    /// # Errors
+    /// Where the temporary file of the tokens can't be read.
+    pub fn new(set: &TrainingSet, rows: &[usize], take: Take) -> Result<Self> {
         let drawn = Drawn::new(set, rows, take);
         let (computed, places) = drawn.computed(take.repeats);
         let mut batch = Batch::default();
         let numbers = computed.iter().map(|&(text, ..)| text).collect();
         for (text, row, slot) in computed {
-            let tokens = &set.texts[text as usize].tokens;
+            let tokens = set.texts.tokens(text)?;
             let key = key(&[DROPOUT, take.seed, take.epoch as u64, row as u64, slot as u64]);
             batch.push(&tokens.ids, tokens.prompt_len, key);
         }
@@ -88,15 +91,15 @@ impl MicroBatch {
         // A large batch has millions of pairs: the exact capacity saves a copy.
         let mut excluded = Vec::with_capacity(queries.len() * passages.len());
         for &(query, ..) in &queries {
-            excluded.extend(passages.iter().map(|&(passage, ..)| set.is_never_negative(query, passage)));
+            excluded.extend(set.are_never_negatives(query, passages.iter().map(|&(passage, ..)| passage)));
         }
-        MicroBatch { batch, numbers, places, group_sizes, excluded, scores, guide }
+        Ok(MicroBatch { batch, numbers, places, group_sizes, excluded, scores, guide })
     }
 
     /// Without making it: the lengths in tokens of the texts that go through the model, in their order, and the number of all its texts.
     pub fn text_lengths(set: &TrainingSet, rows: &[usize], take: Take) -> (Vec<usize>, usize) {
         let (computed, places) = Drawn::new(set, rows, take).computed(take.repeats);
-        let lengths = computed.iter().map(|&(text, ..)| set.texts[text as usize].tokens.ids.len());
+        let lengths = computed.iter().map(|&(text, ..)| set.texts.n_tokens(text));
         (lengths.collect(), places.len())
     }
 
@@ -167,7 +170,7 @@ impl Drawn {
         let mut group_sizes = Vec::with_capacity(rows.len());
         let mut scores = Vec::new();
         for &row in rows {
-            let texts = &set.rows[row];
+            let texts = set.rows.get(row);
             let group = choose(Draw { seed, epoch, row }, texts.positives.len(), texts.negatives.len(), group_size);
             if !texts.positive_scores.is_empty() {
                 scores.push(texts.positive_scores[group.positive]);
@@ -178,7 +181,7 @@ impl Drawn {
             group_sizes.push(1 + group.negatives.len());
             passages.extend(texts.enumerate().map(|(place, text)| (text, row, place + 1)));
         }
-        let queries = rows.iter().map(|&row| (set.rows[row].query, row, 0)).collect();
+        let queries = rows.iter().map(|&row| (set.rows.get(row).query, row, 0)).collect();
         Drawn { queries, passages, group_sizes, scores }
     }
 

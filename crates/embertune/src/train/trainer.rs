@@ -260,9 +260,13 @@ impl<'a, O: Ops> Trainer<'a, O> {
     }
 
     /// Computes the frozen layers for all texts, where the settings say so: each step takes their outputs from there.
-    pub fn cache_frozen_layers(&mut self) {
+    ///
+    /// # Errors
+    /// Where the temporary file of the tokens can't be read.
+    pub fn cache_frozen_layers(&mut self) -> Result<()> {
         let n_layers = self.settings.adaptation.n_cached();
-        self.frozen = (n_layers > 0).then(|| FrozenLayers::new(self.model, n_layers, &self.set));
+        self.frozen = (n_layers > 0).then(|| FrozenLayers::new(self.model, n_layers, &self.set)).transpose()?;
+        Ok(())
     }
 
     /// Gives the memory of activations back to the system, until the next step takes it again.
@@ -345,17 +349,20 @@ impl<'a, O: Ops> Trainer<'a, O> {
     }
 
     /// The [mean cosine](mean_cosine) of some texts of the set, without dropout.
-    pub fn mean_cosine(&self) -> f64 {
+    ///
+    /// # Errors
+    /// Where their tokens can't be read.
+    pub fn mean_cosine(&self) -> Result<f64> {
         let texts = &self.set.texts;
         let n = texts.len().min(LOOKED_AT);
         let mut batch = Batch::default();
         for i in 0..n {
-            let tokens = &texts[i * texts.len() / n].tokens;
+            let tokens = texts.tokens((i * texts.len() / n) as u32)?;
             batch.push(&tokens.ids, tokens.prompt_len, 0);
         }
         let lengths: Vec<_> = (0..n).map(|text| batch.ragged().range(text).len()).collect();
         let vectors = cut(&lengths).into_iter().flat_map(|chunk| self.model.encode(&batch.part(chunk.texts)));
-        mean_cosine(&vectors.collect::<Vec<_>>(), self.model.dim())
+        Ok(mean_cosine(&vectors.collect::<Vec<_>>(), self.model.dim()))
     }
 
     /// Whether every step of the run has a learning rate of 0.
@@ -565,7 +572,7 @@ impl<'a, O: Ops> Trainer<'a, O> {
             let (settings, objective) = &self.sets[file];
             let weight = 1.0 / micro_batches.len() as f32;
             let pass = Pass { objective, dropout, frozen: self.frozen.as_ref(), weight, kept_tokens: self.kept_tokens };
-            let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch));
+            let micro = MicroBatch::new(&self.set, rows, settings.take(dropout, epoch))?;
             let mut more_to_come = |_, _: &mut Gradients<O>| {};
             let completed: &mut Completed<'_, O> = if own.peek().is_some() { &mut more_to_come } else { completed };
             let (loss, stats) =

@@ -284,7 +284,7 @@ fn what_is_computed_twice_has_the_same_dropout_of_adapters() {
     let settings = TrainSettings { adaptation: adaptation.clone(), ..settings() };
     let Some(model) = adapted(Cpu::new(), "tiny-bert", &adaptation) else { return };
     let set = TrainingSet::new(&model, &examples(6, 2), "train.jsonl".as_ref(), &settings, &Said::default()).unwrap();
-    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4, 5], take(3, 0));
+    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4, 5], take(3, 0)).unwrap();
     let objective = settings.objective();
     let gradients = |kept_tokens, dropout| {
         let mut gradients = model.parameters().zero_gradients(model.ops());

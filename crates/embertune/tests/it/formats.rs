@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use embertune::data::convert::{RowShape, Target, convert};
 use embertune::data::source::Form;
 use embertune::data::{
-    Columns, Example, Scores, read_examples, read_examples_by, read_pool_by, read_rows, read_scored_examples,
+    Columns, Example, Examples, Scores, StoredExamples, read_examples, read_examples_by, read_pool_by, read_rows,
+    read_scored_examples, store_examples, store_scored_examples,
 };
 use embertune::progress::Silent;
 
@@ -193,6 +194,28 @@ fn a_build_without_parquet_says_how_to_have_it() {
     let error = read_examples(&fixture("triplets.parquet"), &Silent).unwrap_err();
     assert!(error.to_string().contains("built without the feature `parquet`"), "{error}");
     assert!(error.hint().unwrap().contains("--features parquet"));
+}
+
+#[test]
+fn stored_rows_are_those_of_a_list_and_the_same_is_said_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.jsonl");
+    let labels = [("q1", "a", 1), ("q1", "b", 0), ("q2", "c", 1), ("q3", "d", 0), ("q1", "e", 1)];
+    let line = |(query, text, label): (&str, &str, i32)| {
+        format!("{{\"query\": \"{query}\", \"pos\": \"{text}\", \"label\": {label}}}\n")
+    };
+    let list = |rows: StoredExamples| rows.rows().map(|row| row.unwrap().into_owned()).collect::<Vec<_>>();
+    for text in [labels.map(line).concat(), ROWS.to_string(), labels.map(line)[1].clone(), String::new()] {
+        fs::write(&path, text).unwrap();
+        let (said, said_of_stored) = (Said::default(), Said::default());
+        let read = read_examples(&path, &said).map_err(|error| error.to_string());
+        let stored = store_examples(&path, &Columns::default(), &said_of_stored).map(list);
+        assert_eq!(stored.map_err(|error| error.to_string()), read);
+        assert_eq!(said_of_stored.lines(), said.lines());
+    }
+    fs::write(&path, ROWS).unwrap();
+    let stored = store_scored_examples(&path, &Columns::default(), &Silent).map(list).unwrap();
+    assert_eq!(stored, read_scored_examples(&path, &Silent).unwrap());
 }
 
 const ROWS: &str = concat!(

@@ -31,7 +31,7 @@ fn trained(name: &str, adaptation: AdaptationSettings, dropout: f32) -> Option<V
     let mut model = model(name)?;
     let set = TrainingSet::new(&model, &examples(12, 2), "train.jsonl".as_ref(), &settings, &Said::default()).unwrap();
     let mut trainer = Trainer::new(&mut model, &set, &settings).unwrap();
-    trainer.cache_frozen_layers();
+    trainer.cache_frozen_layers().unwrap();
     while let Some(report) = trainer.step() {
         assert!(report.unwrap().grad_norm > 0.0);
     }

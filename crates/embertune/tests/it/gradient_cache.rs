@@ -82,8 +82,8 @@ fn pass(objective: &Objective, kept_tokens: usize) -> Pass<'_> {
 /// One micro batch of all rows, of at least two chunks; of four where there are negatives.
 fn micro_batch(set: &TrainingSet) -> MicroBatch {
     let rows: Vec<_> = (0..N_ROWS).collect();
-    let micro = MicroBatch::new(set, &rows, take(3, 0));
-    let least = if set.rows[0].negatives.is_empty() { 2 } else { 4 };
+    let micro = MicroBatch::new(set, &rows, take(3, 0)).unwrap();
+    let least = if set.rows.get(0).negatives.is_empty() { 2 } else { 4 };
     let n_chunks = cut(&MicroBatch::text_lengths(set, &rows, take(3, 0)).0).len();
     assert!(n_chunks >= least, "{} tokens", micro.batch.n_tokens());
     micro
@@ -229,7 +229,7 @@ fn a_text_that_comes_several_times_is_computed_once_with_the_gradient_of_all() {
         let rows: Vec<_> = (0..N_ROWS).collect();
         let objective = settings().objective();
         let run = |repeats: Repeats| {
-            let micro = MicroBatch::new(&set, &rows, Take { repeats, ..take(3, 0) });
+            let micro = MicroBatch::new(&set, &rows, Take { repeats, ..take(3, 0) }).unwrap();
             let pass = Pass { dropout: DropoutRates::default(), ..pass(&objective, 0) };
             let mut gradients = model.parameters().zero_gradients(model.ops());
             let (loss, stats) = forward_backward(&model, &micro, pass, &mut gradients);

@@ -107,7 +107,7 @@ fn losses_of_cosines_do_not_depend_on_the_length_of_vectors() {
 fn labels_of_rows_with_negatives_are_one_and_zero() {
     let settings = settings(LossName::Contrastive);
     let Some(set) = set(&examples(|_| Scores::None), &settings) else { return };
-    let micro = MicroBatch::new(&set.unwrap(), &[0, 1], take(3, 0));
+    let micro = MicroBatch::new(&set.unwrap(), &[0, 1], take(3, 0)).unwrap();
     assert_eq!(micro.scores, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
 }
 
@@ -118,12 +118,12 @@ fn scores_follow_the_texts_that_are_drawn_and_left_out() {
     rows[1].negatives[0] = format!("{}!", rows[1].positives[0].to_uppercase());
     let Some(set) = set(&rows, &settings) else { return };
     let set = set.unwrap();
-    assert_eq!((set.rows[1].negatives.len(), set.rows[1].negative_scores.as_slice()), (1, &[-0.3][..]));
+    assert_eq!((set.rows.get(1).negatives.len(), set.rows.get(1).negative_scores), (1, &[-0.3][..]));
     for epoch in 0..4 {
-        let micro = MicroBatch::new(&set, &[2], take(2, epoch));
+        let micro = MicroBatch::new(&set, &[2], take(2, epoch)).unwrap();
         let drawn = micro.batch.ids[micro.batch.cu_seqlens[2] as usize..].to_vec();
-        let place = set.rows[2].negatives.iter().position(|&text| set.texts[text as usize].tokens.ids == drawn);
-        assert_eq!(micro.scores, [1.2, set.rows[2].negative_scores[place.unwrap()]]);
+        let place = set.rows.get(2).negatives.iter().position(|&text| set.texts.tokens(text).unwrap().ids == drawn);
+        assert_eq!(micro.scores, [1.2, set.rows.get(2).negative_scores[place.unwrap()]]);
     }
 }
 
@@ -199,11 +199,11 @@ fn a_guide_has_a_vector_for_every_text_and_masks_by_it() {
     let (Some(set), Some(folder)) = (set(&rows, &settings), golden("tiny-mpnet")) else { return };
     let unit = Overrides { normalize: Some(true), ..Overrides::default() };
     let guide = EmbeddingModel::load(Cpu::new(), &folder, &unit, &Silent).unwrap();
-    let set = set.unwrap().guided_by(&guide, &rows, Path::new("rows.jsonl"), &settings, &Silent).unwrap();
+    let set = set.unwrap().guided_by(&guide, &rows, &settings, &Silent).unwrap();
     let vectors = set.guide.as_ref().unwrap();
     for (text, role, number) in [
-        (&rows[2].query, Role::Query, set.rows[2].query),
-        (&rows[2].negatives[1], Role::Passage, set.rows[2].negatives[1]),
+        (&rows[2].query, Role::Query, set.rows.get(2).query),
+        (&rows[2].negatives[1], Role::Passage, set.rows.get(2).negatives[1]),
     ] {
         let alone = embed(&guide, &[text.as_str()], role, None, 1, &Silent).unwrap();
         let worst = alone.values.iter().zip(vectors.row(number as usize)).map(|(a, b)| (a - b).abs());

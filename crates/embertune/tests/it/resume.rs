@@ -164,7 +164,7 @@ fn kept_vectors_change_no_evaluation_and_are_those_of_base_and_saved_model() {
     job.train().unwrap();
     assert!(outcome(&job) == outcome(&whole));
     let examples = read_examples(&job.settings.train_data, &Silent).unwrap();
-    let passages = passages_of(&examples);
+    let passages = passages_of(&examples).unwrap();
     let passages: Vec<_> = passages.iter().map(String::as_str).collect();
     for folder in [&base, &job.settings.output_dir] {
         let said = Said::default();
@@ -420,8 +420,8 @@ fn numbers_are_those_of_an_evaluation_of_the_checkpoint_and_of_the_base_model() 
     job.settings.save_steps = Steps::Number(2);
     job.train().unwrap();
     let rows = read_examples(&job.settings.train_data, &Silent).unwrap();
-    let pool = passages_of(&rows);
-    let (_, held_out) = split(rows, 0.34, 42).unwrap();
+    let pool = passages_of(&rows).unwrap();
+    let (_, held_out) = split(&rows, 0.34, 42).unwrap();
     assert_eq!(held_out.len(), 4);
     let base = PathBuf::from(&job.settings.model_name_or_path);
     for (step, folder) in [(0, base), (2, job.output("checkpoint-2")), (8, job.output("checkpoint-8"))] {
@@ -568,7 +568,7 @@ fn candidates_of_a_file_are_searched_and_have_to_hold_a_positive() {
 fn the_loss_is_the_same_whether_or_not_its_passages_are_candidates() {
     let Some(mut few) = job() else { return };
     let rows = read_examples(&few.settings.train_data, &Silent).unwrap();
-    let (_, held_out) = split(rows, 0.34, few.settings.seed).unwrap();
+    let (_, held_out) = split(&rows, 0.34, few.settings.seed).unwrap();
     let pool = few.root.path().join("pool.jsonl");
     fs::write(&pool, serde_json::json!({"text": held_out[0].positives[0]}).to_string()).unwrap();
     few.settings.candidate_pool = Some(pool);

@@ -121,7 +121,7 @@ fn first_step_of_a_warm_up_changes_no_weight() {
 
 /// Loss and gradients of some rows in one micro batch.
 fn gradients(model: &EmbeddingModel<Cpu>, set: &TrainingSet, rows: &[usize], weight: f32) -> (f64, Vec<Vec<f32>>) {
-    let micro = MicroBatch::new(set, rows, take(3, 0));
+    let micro = MicroBatch::new(set, rows, take(3, 0)).unwrap();
     let objective = Objective::new(Loss::InfoNce(InfoNce::new(Negatives::InBatch, 0.05)));
     let dropout = DropoutRates { hidden: 0.1, attention: 0.1, adapter: 0.0 };
     let pass = Pass { objective: &objective, dropout, frozen: None, weight, kept_tokens: usize::MAX };
@@ -193,7 +193,7 @@ fn known_positives_and_the_query_itself_are_never_negatives() {
         row("speed", &["c "], 5),
     ];
     let set = set(&model, &examples, &settings);
-    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4], take(1, 0));
+    let micro = MicroBatch::new(&set, &[0, 1, 2, 3, 4], take(1, 0)).unwrap();
     let excluded: Vec<Vec<usize>> =
         micro.excluded.chunks(5).map(|row| (0..5).filter(|&column| row[column]).collect()).collect();
     assert_eq!(excluded, [vec![0, 1, 2], vec![0, 1, 2], vec![2], vec![3, 4], vec![3, 4]]);

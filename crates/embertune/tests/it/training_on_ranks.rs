@@ -400,7 +400,7 @@ fn chunks_of_ranks_have_the_gradient_of_the_batch_whatever_is_kept() {
     let objective = settings.objective();
     let gradients = |ranks: Option<&ThreadRank>, kept_tokens| {
         let model = self::model(&settings).unwrap();
-        let micro = MicroBatch::new(&set, &order, settings.take(dropout, 0));
+        let micro = MicroBatch::new(&set, &order, settings.take(dropout, 0)).unwrap();
         assert!(micro.chunks().len() >= 4, "{} tokens", micro.batch.n_tokens());
         let pass = Pass { objective: &objective, dropout, frozen: None, weight: 1.0, kept_tokens };
         let mut gradients = model.parameters().zero_gradients(model.ops());
