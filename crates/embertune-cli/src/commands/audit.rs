@@ -8,7 +8,7 @@ use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repai
 use embertune::comm::Alone;
 use embertune::data::atomic::{check_writable, write_file};
 use embertune::data::{
-    Columns, Example, Scores, read_examples_by, read_pool_by, read_rows_by, read_scored_examples_by,
+    Columns, Examples, Scores, StoredExamples, read_pool_by, read_rows_by, store_examples, store_scored_examples,
 };
 use embertune::progress::{Progress, Silent};
 use embertune_kernels::cpu::Cpu;
@@ -32,7 +32,7 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     let [name, test_name] =
         [Some(&args.data), args.test.as_ref()].map(|path| path.map(|path| path.display().to_string()));
     let name = name.unwrap_or_default();
-    let source = test.as_deref().zip(test_name.as_deref()).map(|(examples, name)| Source { name, examples });
+    let source = test.as_ref().zip(test_name.as_deref()).map(|(examples, name)| Source { name, examples });
     let data = Source { name: &name, examples: &examples };
     let input = Input { data, test: source, pool: pool.as_deref() };
     let mut audit = match &args.model {
@@ -45,7 +45,7 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
         audit.leave_out_texts();
     }
     if let Some(path) = &args.fix {
-        fix(path, args, &examples, &audit, progress)?;
+        fix(path, args, &audit, progress)?;
     }
     if let Some(path) = &args.output {
         write_file(path, |out| {
@@ -65,22 +65,23 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
 
 /// Rows with their scores if they have some. What has scores of another form is read without, and pairs with the label 1 or 0 are rows
 /// with right and wrong answers.
-fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<Example>> {
-    let scored =
-        read_scored_examples_by(path, columns, progress).or_else(|_| read_examples_by(path, columns, progress))?;
-    let may_be_label = |example: &Example| [Scores::Pair(0.0), Scores::Pair(1.0)].contains(&example.scores);
-    if !scored.iter().all(may_be_label) {
+fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<StoredExamples> {
+    let scored = store_scored_examples(path, columns, progress).or_else(|_| store_examples(path, columns, progress))?;
+    let may_be_label = |score: &Scores| [Scores::Pair(0.0), Scores::Pair(1.0)].contains(score);
+    let other = scored.rows().find(|row| !row.as_ref().is_ok_and(|row| may_be_label(&row.scores)));
+    if other.transpose()?.is_some() {
         return Ok(scored);
     }
-    let labeled = read_examples_by(path, columns, &Silent).ok().filter(|rows| rows.len() < scored.len());
+    let labeled = store_examples(path, columns, &Silent).ok().filter(|rows| rows.n_rows() < scored.n_rows());
     Ok(labeled.unwrap_or(scored))
 }
 
-fn fix(path: &Path, args: &AuditArgs, examples: &[Example], audit: &Audit, progress: &dyn Progress) -> Result<()> {
-    // The other fields are needed here alone; what there is to say about the file was said when it was read.
+fn fix(path: &Path, args: &AuditArgs, audit: &Audit, progress: &dyn Progress) -> Result<()> {
+    // All fields are needed here alone; what there is to say about the file was said when it was read.
     let columns = args.columns.clone().unwrap_or_default();
-    let fields: Vec<_> = read_rows_by(&args.data, &columns, &Silent)?.into_iter().map(|row| row.fields).collect();
-    write_repaired(path, &audit.data, examples, &fields, &audit.repairs)?;
+    let rows = read_rows_by(&args.data, &columns, &Silent)?;
+    let (examples, fields): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.example, row.fields)).unzip();
+    write_repaired(path, &audit.data, &examples, &fields, &audit.repairs)?;
     let n_rows = audit.repairs.iter().filter(|repair| repair.part == Part::Row).count();
     progress.note(&format!(
         "{}: {} of {} rows; {n_rows} rows and {} passages of other rows were left out: {}",

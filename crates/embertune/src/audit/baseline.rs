@@ -1,17 +1,18 @@
 //! How well the answers are found before any training: by words, and by the model. What both say of the labels.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use embertune_kernels::Ops;
 use serde::Serialize;
 
 use super::Numbered;
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
-use super::texts::Texts;
+use super::texts::{ByText, Texts};
 use crate::embed::{Vectors, embed};
 use crate::error::Result;
 use crate::eval::Metric;
-use crate::mine::bm25::Bm25;
+use crate::mine::bm25::top_k_in_parts;
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
 use crate::random::{Shuffle, key};
@@ -74,31 +75,33 @@ struct Query {
 
 impl<'a> Sample<'a> {
     /// At most `n` distinct queries, in the order of the file.
-    fn of(data: &'a Numbered<'a>, n: usize, seed: u64) -> Sample<'a> {
-        let mut place_of: HashMap<u32, usize> = HashMap::new();
-        let mut queries: Vec<Query> = Vec::new();
+    fn of(data: &'a Numbered<'a>, n_texts: usize, n: usize, seed: u64) -> Sample<'a> {
+        let mut place_of = ByText::new(n_texts);
+        let mut of_queries = 0;
+        for row in data.rows.iter() {
+            of_queries += u32::from(place_of.first(row.query, of_queries) == of_queries);
+        }
+        let of_queries = of_queries as usize;
+        let drawn: HashSet<_> = Shuffle::new(of_queries, key(&[SAMPLE, seed])).take(n).collect();
+        let mut queries: BTreeMap<u32, Query> = BTreeMap::new();
         for (i, row) in data.rows.iter().enumerate() {
-            let at = *place_of.entry(row.query).or_insert(queries.len());
-            if at == queries.len() {
-                queries.push(Query { text: row.query, rows: Vec::new(), positives: Vec::new() });
-            }
-            let query = &mut queries[at];
+            let Some(place) = place_of.get(row.query).filter(|&place| drawn.contains(&(place as usize))) else {
+                continue;
+            };
+            let query =
+                queries.entry(place).or_insert(Query { text: row.query, rows: Vec::new(), positives: Vec::new() });
             query.rows.push(i);
-            for &positive in &row.positives {
+            for &positive in row.positives {
                 if !query.positives.contains(&positive) {
                     query.positives.push(positive);
                 }
             }
         }
-        let of_queries = queries.len();
-        let drawn: HashSet<_> = Shuffle::new(of_queries, key(&[SAMPLE, seed])).take(n).collect();
-        let mut at = 0..;
-        queries.retain(|_| at.next().is_some_and(|at| drawn.contains(&at)));
-        Sample { data, of_queries, queries }
+        Sample { data, of_queries, queries: queries.into_values().collect() }
     }
 
-    fn texts<'t>(&self, texts: &Texts<'t>) -> Vec<&'t str> {
-        self.queries.iter().map(|query| texts.list[query.text as usize]).collect()
+    fn texts(&self, texts: &Texts) -> Vec<String> {
+        self.queries.iter().map(|query| texts.text(query.text)).collect()
     }
 
     fn measure(&self, ranker: Ranker, pool: &[u32], found: &[Vec<Hit>]) -> Baseline {
@@ -127,7 +130,7 @@ impl<'a> Sample<'a> {
 /// Where positives are looked for.
 pub struct Search<'a> {
     /// All texts.
-    pub texts: &'a Texts<'a>,
+    pub texts: &'a Texts,
     /// The candidates, each text once.
     pub pool: &'a [u32],
     /// At most so many queries of a file are searched with.
@@ -143,25 +146,33 @@ impl Search<'_> {
     ///
     /// # Errors
     /// Where the model fails on a text.
-    pub fn run<O: Ops>(
+    pub fn run<'s, O: Ops>(
         &self,
         model: Option<&EmbeddingModel<O>>,
-        sets: &[&Numbered<'_>],
+        sets: &[&'s Numbered<'s>],
         progress: &dyn Progress,
     ) -> Result<(Vec<Baseline>, Vec<Finding>)> {
-        let samples: Vec<_> = sets.iter().map(|set| Sample::of(set, self.n_queries, self.seed)).collect();
-        let candidates: Vec<&str> = self.pool.iter().map(|&number| self.texts.list[number as usize]).collect();
+        let sample = |set: &&'s Numbered<'s>| Sample::of(set, self.texts.len(), self.n_queries, self.seed);
+        let samples: Vec<_> = sets.iter().map(sample).collect();
         let (mut baselines, mut findings) = (Vec::new(), Vec::new());
-        let index = Bm25::new(&candidates);
+        let queries: Vec<_> = samples.iter().flat_map(|sample| sample.texts(self.texts)).collect();
+        let queries: Vec<_> = queries.iter().map(String::as_str).collect();
+        let read = |part: Range<usize>| self.texts.read(&self.pool[part]);
+        let found = top_k_in_parts(self.pool.len(), read, &queries, DEPTH, progress);
+        let mut rest = found.as_slice();
         for sample in &samples {
-            let found = index.top_k(&sample.texts(self.texts), DEPTH, progress);
-            baselines.push(sample.measure(Ranker::Bm25, self.pool, &found));
+            let (found, others) = rest.split_at(sample.queries.len());
+            baselines.push(sample.measure(Ranker::Bm25, self.pool, found));
+            rest = others;
         }
-        drop(index);
         if let Some(model) = model {
+            let candidates = self.texts.read(self.pool);
+            let candidates: Vec<_> = candidates.iter().map(String::as_str).collect();
             let vectors = embed(model, &candidates, Role::Passage, None, self.batch_size, progress)?;
             for (nth, sample) in samples.iter().enumerate() {
-                let queries = embed(model, &sample.texts(self.texts), Role::Query, None, self.batch_size, progress)?;
+                let texts = sample.texts(self.texts);
+                let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+                let queries = embed(model, &texts, Role::Query, None, self.batch_size, progress)?;
                 let found = top_k(&queries, &vectors, DEPTH, progress);
                 baselines.push(sample.measure(Ranker::Model, self.pool, &found));
                 if nth == 0 {
@@ -182,9 +193,9 @@ impl Search<'_> {
             for &positive in query.positives.iter().filter(|positive| in_pool.contains(positive)) {
                 n += 1;
                 if !found.contains(&positive) {
-                    let row = query.rows.iter().find(|&&row| sample.data.rows[row].positives.contains(&positive));
+                    let row = query.rows.iter().find(|&&row| sample.data.rows.get(row).positives.contains(&positive));
                     tally.add(|| {
-                        let texts = [query.text, positive].map(|number| self.texts.list[number as usize]);
+                        let texts = [query.text, positive].map(|number| self.texts.text(number));
                         Shown::new(row.map(|&row| sample.data.place(row)), texts)
                     });
                 }
@@ -206,16 +217,17 @@ impl Search<'_> {
         let rows = || {
             let of_query =
                 |(at, query): (usize, &'_ Query)| query.rows.iter().map(move |&row| (at, row)).collect::<Vec<_>>();
-            let with_negatives = |(_, row): &(usize, usize)| !sample.data.rows[*row].negatives.is_empty();
+            let with_negatives = |(_, row): &(usize, usize)| !sample.data.rows.get(*row).negatives.is_empty();
             sample.queries.iter().enumerate().flat_map(of_query).filter(with_negatives)
         };
         let row_of: HashMap<u32, usize> = self.pool.iter().enumerate().map(|(row, &number)| (number, row)).collect();
         // Passages of these rows need not be candidates.
-        let mut others: Vec<u32> = rows().flat_map(|(_, row)| sample.data.rows[row].passages()).collect();
+        let mut others: Vec<u32> = rows().flat_map(|(_, row)| sample.data.rows.get(row).passages()).collect();
         others.retain(|number| !row_of.contains_key(number));
         others.sort_unstable();
         others.dedup();
-        let texts: Vec<&str> = others.iter().map(|&number| self.texts.list[number as usize]).collect();
+        let texts = self.texts.read(&others);
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
         let other_vectors = match texts.is_empty() {
             true => Vectors { dim: pool.dim, ..Vectors::default() },
             false => embed(model, &texts, Role::Passage, None, self.batch_size, progress)?,
@@ -229,14 +241,14 @@ impl Search<'_> {
         };
         let (mut tally, mut n) = (Tally::default(), 0);
         for (query, row) in rows() {
-            let numbers = &sample.data.rows[row];
+            let numbers = sample.data.rows.get(row);
             let of_positives = numbers.positives.iter().map(|&positive| score(query, positive));
             let lowest = of_positives.fold(f32::INFINITY, f32::min);
-            for &negative in &numbers.negatives {
+            for &negative in numbers.negatives {
                 n += 1;
                 if score(query, negative) > lowest {
                     tally.add(|| {
-                        let texts = [numbers.query, negative].map(|number| self.texts.list[number as usize]);
+                        let texts = [numbers.query, negative].map(|number| self.texts.text(number));
                         Shown::new([sample.data.place(row)], texts)
                     });
                 }

@@ -4,14 +4,13 @@
 //! positives and `group size - 1` of its negatives; summed over rows, that is how often each passage is expected. Of these, all that a
 //! query has for an answer are false negatives; training masks those that say the same as a known positive (`loss::contrast`).
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
 use super::rows::Known;
-use super::texts::{Numbers, Texts};
+use super::texts::{Pairs, Texts};
 use super::{AuditSettings, NearTexts, Numbered};
+use crate::data::row_list::{Row, RowList};
 
 /// From so many expected per query on it is a warning: one query of a hundred learns the opposite of what is right.
 const MANY: f64 = 0.01;
@@ -34,21 +33,21 @@ pub struct BatchRisk {
 
 /// How often passages are expected, for each class of them, if every row were in the batch.
 struct Mass {
-    of: HashMap<u32, f64>,
+    of: Vec<f64>,
 }
 
 impl Mass {
-    fn of(rows: &[Numbers], group_size: usize, class: impl Fn(u32) -> u32) -> Mass {
-        let mut of = HashMap::new();
-        for row in rows {
-            for_each_draw(row, group_size, |passage, expected| *of.entry(class(passage)).or_insert(0.0) += expected);
+    fn of(rows: &RowList, n_texts: usize, group_size: usize, class: impl Fn(u32) -> u32) -> Mass {
+        let mut of = vec![0.0; n_texts];
+        for row in rows.iter() {
+            for_each_draw(row, group_size, |passage, expected| of[class(passage) as usize] += expected);
         }
         Mass { of }
     }
 
     /// What other rows bring of these classes.
-    fn others(&self, row: &Numbers, group_size: usize, classes: &[u32], class: impl Fn(u32) -> u32) -> f64 {
-        let all: f64 = classes.iter().filter_map(|class| self.of.get(class)).sum();
+    fn others(&self, row: Row<'_>, group_size: usize, classes: &[u32], class: impl Fn(u32) -> u32) -> f64 {
+        let all: f64 = classes.iter().map(|&class| self.of[class as usize]).sum();
         let mut own = 0.0;
         for_each_draw(row, group_size, |passage, expected| {
             if classes.binary_search(&class(passage)).is_ok() {
@@ -60,7 +59,7 @@ impl Mass {
     }
 }
 
-fn for_each_draw(row: &Numbers, group_size: usize, mut take: impl FnMut(u32, f64)) {
+fn for_each_draw(row: Row<'_>, group_size: usize, mut take: impl FnMut(u32, f64)) {
     let positives = row.positives.len().max(1) as f64;
     row.positives.iter().for_each(|&positive| take(positive, 1.0 / positives));
     let negatives = row.negatives.len().max(1) as f64;
@@ -70,7 +69,7 @@ fn for_each_draw(row: &Numbers, group_size: usize, mut take: impl FnMut(u32, f64
 /// What a batch is expected to hold, and the finding if it is too much. `None` without in-batch negatives.
 pub fn risk(
     data: &Numbered<'_>,
-    texts: &Texts<'_>,
+    texts: &Texts,
     known: &Known,
     near: &NearTexts,
     settings: &AuditSettings,
@@ -82,28 +81,26 @@ pub fn risk(
     let group_size = settings.group_size;
     let said = |number: u32| texts.said(number);
     let alike = |number: u32| near.passages.group(number);
-    let [by_said, by_near] = [Mass::of(&data.rows, group_size, said), Mass::of(&data.rows, group_size, alike)];
+    let [by_said, by_near] =
+        [Mass::of(&data.rows, texts.len(), group_size, said), Mass::of(&data.rows, texts.len(), group_size, alike)];
     // The groups of passages that answer the queries that ask the same.
-    let mut answers: HashMap<u32, Vec<u32>> = HashMap::new();
-    for row in &data.rows {
-        answers.entry(near.asked.group(row.query)).or_default().extend(row.positives.iter().map(|&p| alike(p)));
-    }
-    answers.values_mut().for_each(|groups| {
-        groups.sort_unstable();
-        groups.dedup();
-    });
+    let of_row = |row: Row<'_>| {
+        let asked = near.asked.group(row.query);
+        row.positives.iter().map(|&positive| (asked, alike(positive))).collect::<Vec<_>>()
+    };
+    let answers = Pairs::new(data.rows.iter().flat_map(of_row));
     let chance = (settings.batch_size.min(n) - 1) as f64 / (n - 1) as f64;
     let (mut all, mut unmasked, mut tally) = (0.0, 0.0, Tally::default());
     for (i, row) in data.rows.iter().enumerate() {
-        let right = by_near.others(row, group_size, &answers[&near.asked.group(row.query)], alike);
-        let mut masked: Vec<u32> = known.of_query(row.query, texts).collect();
-        masked.sort_unstable();
+        let classes: Vec<u32> = answers.of(near.asked.group(row.query)).collect();
+        let right = by_near.others(row, group_size, &classes, alike);
+        let masked: Vec<u32> = known.of_query(row.query, texts).collect();
         let left = (right - by_said.others(row, group_size, &masked, said)).max(0.0);
         all += chance * right;
         unmasked += chance * left;
         // Sums of thirds and the like come out a little off.
         if left > 1e-6 {
-            tally.add(|| Shown::new([data.place(i)], [texts.list[row.query as usize]]));
+            tally.add(|| Shown::new([data.place(i)], [texts.text(row.query)]));
         }
     }
     let batch_size = settings.batch_size.min(n);

@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 use super::Numbered;
 use super::finding::Kind;
 use super::leaks::{Leak, Places};
-use super::rows::{BadNegative, Key, Known, bad_negative};
-use super::texts::{Near, Numbers, Texts};
+use super::rows::{BadNegative, Known, bad_negative, key};
+use super::texts::{Near, Texts};
 use crate::data::Example;
 use crate::data::atomic::write_file;
+use crate::data::row_list::Row;
 use crate::error::Result;
 
 /// What is left out of a row.
@@ -43,7 +44,7 @@ pub struct Repair {
 pub fn repairs(
     data: &Numbered<'_>,
     test: Option<&Numbered<'_>>,
-    texts: &Texts<'_>,
+    texts: &Texts,
     known: &Known,
     queries: &Near,
 ) -> Vec<Repair> {
@@ -58,11 +59,13 @@ pub fn repairs(
             Some((Leak::Near, _)) => whole(Kind::NearLeakedQueries),
             None => {
                 let parts = if data.are_answers { parts(i, row, texts, known) } else { Vec::new() };
-                let kept = kept(row, &parts);
+                let positives = without(row.positives, &parts, Part::Positive);
+                let negatives = without(row.negatives, &parts, Part::Negative);
+                let kept = Row { positives: &positives, negatives: &negatives, ..row };
                 // Copies come last: rows may be equal only after something else is gone.
                 if kept.positives.is_empty() {
                     whole(Kind::QueryIsPositive)
-                } else if !seen.insert(Key::of(&kept, data.score(i))) {
+                } else if !seen.insert(key(kept)) {
                     whole(Kind::RepeatedRows)
                 } else {
                     parts
@@ -73,7 +76,7 @@ pub fn repairs(
     repairs
 }
 
-fn parts(i: usize, row: &Numbers, texts: &Texts<'_>, known: &Known) -> Vec<Repair> {
+fn parts(i: usize, row: Row<'_>, texts: &Texts, known: &Known) -> Vec<Repair> {
     let mut parts = Vec::new();
     let mut seen = HashSet::new();
     for (at, &positive) in row.positives.iter().enumerate() {
@@ -94,14 +97,6 @@ fn parts(i: usize, row: &Numbers, texts: &Texts<'_>, known: &Known) -> Vec<Repai
         parts.extend(reason.map(|reason| Repair { row: i, part: Part::Negative(at), reason }));
     }
     parts
-}
-
-fn kept(row: &Numbers, parts: &[Repair]) -> Numbers {
-    Numbers {
-        query: row.query,
-        positives: without(&row.positives, parts, Part::Positive),
-        negatives: without(&row.negatives, parts, Part::Negative),
-    }
 }
 
 fn without<T: Clone>(list: &[T], parts: &[Repair], part: impl Fn(usize) -> Part) -> Vec<T> {

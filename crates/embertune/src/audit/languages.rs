@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::Numbered;
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
-use super::texts::Texts;
+use super::lengths::Placed;
+use super::texts::{BLOCK, Texts};
 use crate::eval::languages::language;
 use crate::eval::words::script;
 use crate::random::{Shuffle, key};
@@ -37,20 +38,45 @@ pub struct Mix {
 }
 
 /// The script of each text.
-pub fn scripts(texts: &Texts<'_>) -> Vec<&'static str> {
-    texts.list.par_iter().map(|text| script(text)).collect()
+pub struct Scripts {
+    names: Vec<&'static str>,
+    /// Places in `names`.
+    of: Vec<u8>,
+}
+
+impl Scripts {
+    fn of(&self, text: u32) -> &'static str {
+        self.names[self.of[text as usize] as usize]
+    }
+}
+
+/// The script of each text.
+pub fn scripts(texts: &Texts) -> Scripts {
+    let mut scripts = Scripts { names: Vec::new(), of: Vec::with_capacity(texts.len()) };
+    let numbers: Vec<u32> = (0..texts.len() as u32).collect();
+    for block in numbers.chunks(BLOCK) {
+        let names: Vec<_> = texts.read(block).par_iter().map(|text| script(text)).collect();
+        for name in names {
+            let place = scripts.names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                scripts.names.push(name);
+                scripts.names.len() - 1
+            });
+            // There are some ten names.
+            scripts.of.push(place as u8);
+        }
+    }
+    scripts
 }
 
 /// The mix of some texts, whose scripts are among those of all.
-pub fn mix(texts: &Texts<'_>, scripts: &[&'static str], numbers: &[u32], seed: u64) -> Mix {
-    let scripts: Vec<_> = numbers.iter().map(|&number| scripts[number as usize]).collect();
-    let sample: Vec<_> = Shuffle::new(numbers.len(), key(&[SAMPLE, seed])).take(LOOKED_AT).collect();
+pub fn mix(texts: &Texts, scripts: &Scripts, of: &[Placed], seed: u64) -> Mix {
+    let sample: Vec<_> = Shuffle::new(of.len(), key(&[SAMPLE, seed])).take(LOOKED_AT).collect();
     let languages: Vec<_> =
-        sample.par_iter().map(|&at| language(texts.list[numbers[at] as usize]).unwrap_or("unsure")).collect();
-    Mix { scripts: counts(scripts), languages: counts(languages) }
+        sample.par_iter().map(|&at| language(&texts.text(of[at].text)).unwrap_or("unsure")).collect();
+    Mix { scripts: counts(of.iter().map(|placed| scripts.of(placed.text))), languages: counts(languages) }
 }
 
-fn counts(names: Vec<&'static str>) -> Vec<Count> {
+fn counts(names: impl IntoIterator<Item = &'static str>) -> Vec<Count> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     names.into_iter().for_each(|name| *counts.entry(name).or_default() += 1);
     let mut counts: Vec<_> = counts.into_iter().map(|(name, n)| Count { name: name.into(), n }).collect();
@@ -59,20 +85,21 @@ fn counts(names: Vec<&'static str>) -> Vec<Count> {
 }
 
 /// Rows whose query has no letter of the script that any of their positives is in.
-pub fn cross_script(data: &Numbered<'_>, texts: &Texts<'_>, scripts: &[&'static str]) -> Option<Finding> {
+pub fn cross_script(data: &Numbered<'_>, texts: &Texts, scripts: &Scripts) -> Option<Finding> {
     let mut tally = Tally::default();
     for (i, row) in data.rows.iter().enumerate() {
-        let query = texts.list[row.query as usize];
+        let is_none = scripts.of(row.query) == "none";
+        let query = if is_none { String::new() } else { texts.text(row.query) };
         // A name in Latin letters may be most of a Chinese query.
         let is_other = |&positive: &u32| {
-            let name = scripts[positive as usize];
+            let name = scripts.of(positive);
             name != "none"
-                && name != scripts[row.query as usize]
+                && name != scripts.of(row.query)
                 && !query.chars().any(|c| plain(script(c.encode_utf8(&mut [0; 4]))) == plain(name))
         };
-        if scripts[row.query as usize] != "none" && row.positives.iter().all(is_other) {
+        if !is_none && row.positives.iter().all(is_other) {
             tally.add(|| {
-                let shown = [row.query, row.positives[0]].map(|number| texts.list[number as usize]);
+                let shown = [row.query, row.positives[0]].map(|number| texts.text(number));
                 Shown::new([data.place(i)], shown)
             });
         }

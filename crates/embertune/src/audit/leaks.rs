@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
-use super::texts::{Near, Numbers, Texts};
+use super::texts::{ByText, Near, Texts};
 use super::{NearTexts, Numbered};
+use crate::data::row_list::Row;
 
 /// What a training row has to do with the test rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,23 +18,23 @@ pub enum Leak {
 
 /// Where queries are first, by what they say and by their group. Of rows that are scored pairs, where pairs of texts are.
 pub struct Places {
-    same: HashMap<(u32, u32), usize>,
-    near: HashMap<(u32, u32), usize>,
+    same: HashMap<(u32, u32), u32>,
+    near: HashMap<(u32, u32), u32>,
     are_answers: bool,
 }
 
 impl Places {
     /// Of `rows`.
-    pub fn of(rows: &Numbered<'_>, texts: &Texts<'_>, near: &Near) -> Places {
+    pub fn of(rows: &Numbered<'_>, texts: &Texts, near: &Near) -> Places {
         let mut places = Places { same: HashMap::new(), near: HashMap::new(), are_answers: rows.are_answers };
-        for (i, row) in rows.rows.iter().enumerate() {
+        for (i, row) in (0..).zip(rows.rows.iter()) {
             places.same.entry(places.key(row, |number| texts.said(number))).or_insert(i);
             places.near.entry(places.key(row, |number| near.group(number))).or_insert(i);
         }
         places
     }
 
-    fn key(&self, row: &Numbers, name: impl Fn(u32) -> u32) -> (u32, u32) {
+    fn key(&self, row: Row<'_>, name: impl Fn(u32) -> u32) -> (u32, u32) {
         match (self.are_answers, row.positives.first()) {
             (false, Some(&other)) => {
                 let (a, b) = (name(row.query), name(other));
@@ -44,22 +45,22 @@ impl Places {
     }
 
     /// The first row with the query of `row`, or one that is near to it.
-    pub fn leak(&self, row: &Numbers, texts: &Texts<'_>, near: &Near) -> Option<(Leak, usize)> {
-        let same = self.same.get(&self.key(row, |number| texts.said(number))).map(|&at| (Leak::Same, at));
-        same.or_else(|| self.near.get(&self.key(row, |number| near.group(number))).map(|&at| (Leak::Near, at)))
+    pub fn leak(&self, row: Row<'_>, texts: &Texts, near: &Near) -> Option<(Leak, usize)> {
+        let same = self.same.get(&self.key(row, |number| texts.said(number))).map(|&at| (Leak::Same, at as usize));
+        same.or_else(|| self.near.get(&self.key(row, |number| near.group(number))).map(|&at| (Leak::Near, at as usize)))
     }
 }
 
 /// All findings about test rows beside training rows.
-pub fn findings(data: &Numbered<'_>, test: &Numbered<'_>, texts: &Texts<'_>, near: &NearTexts) -> Vec<Finding> {
+pub fn findings(data: &Numbered<'_>, test: &Numbered<'_>, texts: &Texts, near: &NearTexts) -> Vec<Finding> {
     let places = Places::of(data, texts, &near.queries);
     let (mut same, mut alike) = (Tally::default(), Tally::default());
     for (i, row) in test.rows.iter().enumerate() {
-        let text = |row: &Numbers| texts.list[row.query as usize];
+        let text = |row: Row<'_>| texts.text(row.query);
         match places.leak(row, texts, &near.queries) {
             Some((Leak::Same, at)) => same.add(|| Shown::new([test.place(i), data.place(at)], [text(row)])),
             Some((Leak::Near, at)) => {
-                alike.add(|| Shown::new([test.place(i), data.place(at)], [text(row), text(&data.rows[at])]));
+                alike.add(|| Shown::new([test.place(i), data.place(at)], [text(row), text(data.rows.get(at))]));
             }
             None => {}
         }
@@ -76,20 +77,20 @@ pub fn findings(data: &Numbered<'_>, test: &Numbered<'_>, texts: &Texts<'_>, nea
     found
 }
 
-fn shared_answers(data: &Numbered<'_>, test: &Numbered<'_>, texts: &Texts<'_>) -> Option<Finding> {
-    let mut row_of: HashMap<u32, usize> = HashMap::new();
-    for (i, row) in data.rows.iter().enumerate() {
-        for &positive in &row.positives {
-            row_of.entry(texts.said(positive)).or_insert(i);
+fn shared_answers(data: &Numbered<'_>, test: &Numbered<'_>, texts: &Texts) -> Option<Finding> {
+    let mut row_of = ByText::new(texts.len());
+    for (i, row) in (0_u32..).zip(data.rows.iter()) {
+        for &positive in row.positives {
+            row_of.first(texts.said(positive), i);
         }
     }
     let mut tally = Tally::default();
     let mut n = 0;
     for (i, row) in test.rows.iter().enumerate() {
-        for &positive in &row.positives {
+        for &positive in row.positives {
             n += 1;
-            if let Some(&at) = row_of.get(&texts.said(positive)) {
-                tally.add(|| Shown::new([test.place(i), data.place(at)], [texts.list[positive as usize]]));
+            if let Some(at) = row_of.get(texts.said(positive)) {
+                tally.add(|| Shown::new([test.place(i), data.place(at as usize)], [texts.text(positive)]));
             }
         }
     }

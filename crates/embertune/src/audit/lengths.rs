@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
-use super::texts::Texts;
+use super::texts::{BLOCK, Texts};
 use crate::error::Result;
 use crate::mine::words::words;
 use crate::model::EmbeddingModel;
@@ -51,8 +51,8 @@ pub struct Lengths {
 pub struct Placed {
     /// Its number.
     pub text: u32,
-    /// `train.jsonl:12`.
-    pub row: usize,
+    /// The row where it is first.
+    pub row: u32,
 }
 
 /// The lengths of `texts` as a role, and the finding if some are cut. `limit`: the planned maximum, in tokens.
@@ -61,39 +61,46 @@ pub struct Placed {
 /// Where the model can't tokenize a text.
 pub fn lengths<O: Ops>(
     model: Option<&EmbeddingModel<O>>,
-    all: &Texts<'_>,
+    all: &Texts,
     placed: &[Placed],
     role: Role,
     limit: usize,
     place: impl Fn(usize) -> String,
 ) -> Result<(Lengths, Option<Finding>)> {
-    let texts: Vec<&str> = placed.iter().map(|placed| all.list[placed.text as usize]).collect();
-    let (unit, limit, counts) = match model {
-        Some(model) => {
-            let tokens = model.tokenize(&texts, role, None)?;
-            // What the model itself cuts is longer than it says.
-            let count = |tokens: crate::text::Tokens| tokens.ids.len() + usize::from(tokens.truncated);
-            (Unit::Tokens, limit.min(model.max_seq_length()), tokens.into_iter().map(count).collect::<Vec<_>>())
-        }
-        None => (Unit::Words, limit, texts.par_iter().map(|text| words(text).len()).collect()),
+    let (unit, limit) = match model {
+        Some(model) => (Unit::Tokens, limit.min(model.max_seq_length())),
+        None => (Unit::Words, limit),
     };
     let mut histogram = [0; BUCKETS.len()];
     let mut tally = Tally::default();
-    for ((&n, text), placed) in counts.iter().zip(&texts).zip(placed) {
-        histogram[BUCKETS.iter().position(|&last| n <= last).unwrap_or_default()] += 1;
-        if n > limit {
-            tally.add(|| Shown::new([place(placed.row)], [*text]));
+    let mut sorted: Vec<u32> = Vec::with_capacity(placed.len());
+    for block in placed.chunks(BLOCK) {
+        let texts = all.read(&block.iter().map(|placed| placed.text).collect::<Vec<_>>());
+        let counts: Vec<usize> = match model {
+            Some(model) => {
+                let tokens = model.tokenize(&texts.iter().map(String::as_str).collect::<Vec<_>>(), role, None)?;
+                // What the model itself cuts is longer than it says.
+                tokens.into_iter().map(|tokens| tokens.ids.len() + usize::from(tokens.truncated)).collect()
+            }
+            None => texts.par_iter().map(|text| words(text).len()).collect(),
+        };
+        for ((n, text), placed) in counts.into_iter().zip(&texts).zip(block) {
+            histogram[BUCKETS.iter().position(|&last| n <= last).unwrap_or_default()] += 1;
+            if n > limit {
+                tally.add(|| Shown::new([place(placed.row as usize)], [text.as_str()]));
+            }
+            sorted.push(n as u32);
         }
     }
-    let mut sorted = counts;
     sorted.sort_unstable();
-    let at = |share: f64| sorted.get((share * sorted.len() as f64) as usize).or(sorted.last()).copied().unwrap_or(0);
+    let at = |share: f64| sorted.get((share * sorted.len() as f64) as usize).or(sorted.last());
+    let at = |share: f64| at(share).copied().unwrap_or(0) as usize;
     let lengths = Lengths {
         unit,
         n: sorted.len(),
         median: at(0.5),
         p90: at(0.9),
-        longest: sorted.last().copied().unwrap_or(0),
+        longest: sorted.last().copied().unwrap_or(0) as usize,
         limit,
         n_cut: tally.n,
         histogram,

@@ -3,14 +3,13 @@
 //!
 //! In: rows, maybe test rows, a pool of candidates and a model. Out: an [`Audit`]: findings in the order of their severity, facts, and what
 //! can be repaired. Everything is counted by hashes of texts; no two texts are compared unless they share a bucket. Same input, same
-//! audit, whatever the number of threads.
-
-use std::collections::HashSet;
+//! audit, whatever the number of threads. Of the rows only numbers are in memory.
 
 use embertune_kernels::Ops;
 use serde::Serialize;
 
-use crate::data::{Example, Scores};
+use crate::data::Examples;
+use crate::data::row_list::RowList;
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
@@ -36,19 +35,19 @@ pub use lengths::{Lengths, Unit};
 use baseline::Search;
 use lengths::Placed;
 use rows::Known;
-use texts::{Near, Numbers, Texts, distinct};
+use texts::{Near, NewTexts, Texts, distinct};
 
 /// Rows and what to call their file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// The name in places: `train.jsonl` makes `train.jsonl:812`.
     pub name: &'a str,
     /// The rows.
-    pub examples: &'a [Example],
+    pub examples: &'a dyn Examples,
 }
 
 /// What to look at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// The training rows.
     pub data: Source<'a>,
@@ -159,31 +158,22 @@ pub struct Facts {
 /// Rows by the numbers of their texts.
 struct Numbered<'a> {
     name: &'a str,
-    examples: &'a [Example],
-    rows: Vec<Numbers>,
-    /// The candidate pool, where one was given.
-    pool: Vec<u32>,
+    rows: RowList,
+    /// The candidate pool; empty where none was given.
+    pool: &'a [u32],
     /// Whether a positive is an answer; else the rows are pairs of texts with a score.
     are_answers: bool,
 }
 
 impl<'a> Numbered<'a> {
-    fn of(source: Source<'a>, texts: &mut Texts<'a>, pool: Vec<u32>) -> Numbered<'a> {
-        let are_answers = !source.examples.iter().any(|example| matches!(example.scores, Scores::Pair(_)));
-        let rows = texts.add_rows(source.examples);
-        Numbered { name: source.name, examples: source.examples, rows, pool, are_answers }
+    fn of(source: Source<'a>, texts: &mut NewTexts, pool: &'a [u32]) -> Result<Numbered<'a>> {
+        let rows = texts.add_rows(source.examples)?;
+        let are_answers = rows.iter().all(|row| row.positive_scores.is_empty());
+        Ok(Numbered { name: source.name, rows, pool, are_answers })
     }
 
     fn place(&self, row: usize) -> String {
-        format!("{}:{}", self.name, self.examples[row].line)
-    }
-
-    /// What tells rows of the same texts apart: the score of a pair.
-    fn score(&self, row: usize) -> u32 {
-        match self.examples[row].scores {
-            Scores::Pair(score) => score.to_bits(),
-            _ => 0,
-        }
+        format!("{}:{}", self.name, self.rows.get(row).line)
     }
 
     fn queries(&self) -> impl Iterator<Item = u32> {
@@ -191,7 +181,7 @@ impl<'a> Numbered<'a> {
     }
 
     fn passages(&self) -> impl Iterator<Item = u32> {
-        self.rows.iter().flat_map(Numbers::passages)
+        self.rows.iter().flat_map(|row| row.passages())
     }
 }
 
@@ -208,22 +198,23 @@ struct NearTexts {
 /// Looks at everything.
 ///
 /// # Errors
-/// No rows; or the model fails on a text.
+/// No rows; or the model fails on a text; a temporary file that can't be read or written.
 pub fn audit<O: Ops>(
     input: &Input<'_>,
     model: Option<&EmbeddingModel<O>>,
     settings: &AuditSettings,
     progress: &dyn Progress,
 ) -> Result<Audit> {
-    if input.data.examples.is_empty() {
+    if input.data.examples.n_rows() == 0 {
         return Err(Error::Setting { problem: format!("{}: no rows to look at", input.data.name), hint: None });
     }
-    let mut texts = Texts::default();
+    let mut texts = NewTexts::default();
     let pool_texts: Vec<&str> = input.pool.unwrap_or_default().iter().map(String::as_str).collect();
-    let read_pool = texts.add(&pool_texts);
-    let data = Numbered::of(input.data, &mut texts, read_pool.clone());
-    let test = input.test.map(|test| Numbered::of(test, &mut texts, read_pool.clone()));
-    let texts = texts;
+    let read_pool = texts.add(&pool_texts)?;
+    drop(pool_texts);
+    let data = Numbered::of(input.data, &mut texts, &read_pool)?;
+    let test = input.test.map(|test| Numbered::of(test, &mut texts, &read_pool)).transpose()?;
+    let texts = texts.done();
     let near = near_texts(&data, test.as_ref(), &texts, progress);
     let known = Known::of(&data.rows, &texts);
 
@@ -245,7 +236,8 @@ pub fn audit<O: Ops>(
     let repairs = fix::repairs(&data, test.as_ref(), &texts, &known, &near.queries);
     drop(near);
 
-    let (queries, passages) = (placed(&data, |row| vec![row.query]), placed(&data, |row| row.passages().collect()));
+    let queries = placed(texts.len(), data.rows.iter().map(|row| [row.query].into_iter()));
+    let passages = placed(texts.len(), data.rows.iter().map(|row| row.passages()));
     let place = |row| data.place(row);
     let (query_lengths, finding) =
         lengths::lengths(model, &texts, &queries, Role::Query, settings.query_max_len, place)?;
@@ -253,12 +245,16 @@ pub fn audit<O: Ops>(
     let (passage_lengths, finding) =
         lengths::lengths(model, &texts, &passages, Role::Passage, settings.passage_max_len, place)?;
     findings.extend(finding);
+    let (queries_in, passages_in) = (
+        languages::mix(&texts, &scripts, &queries, settings.seed),
+        languages::mix(&texts, &scripts, &passages, settings.seed),
+    );
+    drop(scripts);
 
-    let candidates: Vec<u32> = match input.pool {
-        Some(_) => read_pool.clone(),
-        None => [Some(&data), test.as_ref()].into_iter().flatten().flat_map(Numbered::passages).collect(),
+    let (candidates, _) = match input.pool {
+        Some(_) => distinct(read_pool.iter().copied(), texts.len()),
+        None => distinct([Some(&data), test.as_ref()].into_iter().flatten().flat_map(Numbered::passages), texts.len()),
     };
-    let (candidates, _) = distinct(candidates, texts.len());
     let mut baselines = Vec::new();
     if data.are_answers {
         let search = Search {
@@ -276,7 +272,6 @@ pub fn audit<O: Ops>(
 
     // Stable: findings of one severity and one share stay in the order of the checks.
     findings.sort_by(|a, b| b.severity.cmp(&a.severity).then(b.share.total_cmp(&a.share)));
-    let numbers = |placed: &[Placed]| placed.iter().map(|placed| placed.text).collect::<Vec<_>>();
     let facts = Facts {
         n_rows: data.rows.len(),
         n_queries: queries.len(),
@@ -288,21 +283,17 @@ pub fn audit<O: Ops>(
         n_equal_candidates: if input.pool.is_some() { read_pool.len() - candidates.len() } else { 0 },
         query_lengths,
         passage_lengths,
-        queries_in: languages::mix(&texts, &scripts, &numbers(&queries), settings.seed),
-        passages_in: languages::mix(&texts, &scripts, &numbers(&passages), settings.seed),
+        queries_in,
+        passages_in,
         batch,
         baselines,
     };
+    texts.check()?;
     let test = test.map(|test| test.name.to_string());
     Ok(Audit { data: data.name.to_string(), test, findings, facts, repairs })
 }
 
-fn near_texts(
-    data: &Numbered<'_>,
-    test: Option<&Numbered<'_>>,
-    texts: &Texts<'_>,
-    progress: &dyn Progress,
-) -> NearTexts {
+fn near_texts(data: &Numbered<'_>, test: Option<&Numbered<'_>>, texts: &Texts, progress: &dyn Progress) -> NearTexts {
     let sets = || [Some(data), test].into_iter().flatten();
     // The second texts of scored pairs are compared with the first ones.
     let pairs = sets().filter(|set| !set.are_answers).flat_map(Numbered::passages);
@@ -317,27 +308,26 @@ fn near_texts(
     NearTexts { asked: of_queries.strictly(texts, &queries), queries: of_queries, passages: of_passages }
 }
 
-/// Distinct texts of the rows with the row where each is first.
-fn placed(data: &Numbered<'_>, of_row: impl Fn(&Numbers) -> Vec<u32>) -> Vec<Placed> {
-    let mut seen = HashSet::new();
-    let all =
-        data.rows.iter().enumerate().flat_map(|(row, numbers)| of_row(numbers).into_iter().map(move |t| (t, row)));
-    all.filter(|(text, _)| seen.insert(*text)).map(|(text, row)| Placed { text, row }).collect()
+/// Distinct texts of rows with the row where each is first.
+fn placed(n_texts: usize, rows: impl Iterator<Item = impl Iterator<Item = u32>>) -> Vec<Placed> {
+    let mut seen = vec![false; n_texts];
+    let all = (0..).zip(rows).flat_map(|(row, texts)| texts.map(move |text| Placed { text, row }));
+    all.filter(|placed| !std::mem::replace(&mut seen[placed.text as usize], true)).collect()
 }
 
 /// Positives that can't be found, because they are no candidates.
-fn missing_from_pool(data: &Numbered<'_>, test: Option<&Numbered<'_>>, texts: &Texts<'_>) -> Option<Finding> {
+fn missing_from_pool(data: &Numbered<'_>, test: Option<&Numbered<'_>>, texts: &Texts) -> Option<Finding> {
     if data.pool.is_empty() {
         return None;
     }
-    let pool: HashSet<u32> = data.pool.iter().copied().collect();
+    let (_, is_in_pool) = distinct(data.pool.iter().copied(), texts.len());
     let (mut tally, mut n) = (finding::Tally::default(), 0);
     for set in [Some(data), test].into_iter().flatten() {
         for (i, row) in set.rows.iter().enumerate() {
-            for positive in &row.positives {
+            for &positive in row.positives {
                 n += 1;
-                if !pool.contains(positive) {
-                    tally.add(|| Shown::new([set.place(i)], [texts.list[*positive as usize]]));
+                if !is_in_pool[positive as usize] {
+                    tally.add(|| Shown::new([set.place(i)], [texts.text(positive)]));
                 }
             }
         }

@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::finding::{Finding, Kind, Severity, Shown, Tally};
-use super::texts::{Near, Numbers, Texts, distinct};
+use super::texts::{ByText, Near, Pairs, Texts, distinct};
 use super::{NearTexts, Numbered};
+use crate::data::row_list::{Row, RowList};
 use crate::mine::overlap::Bag;
 
 /// Copies are a warning from this share of the rows on: fewer change nothing that could be measured.
@@ -16,33 +18,30 @@ const UNSPECIFIC: (usize, f64) = (20, 0.02);
 
 /// What the rows say of each query together. Queries and passages are the same where they say the same ([`Texts::said`]).
 pub struct Known {
-    positives: HashMap<u32, HashSet<u32>>,
+    positives: Pairs,
 }
 
 impl Known {
     /// Of these rows.
-    pub fn of(rows: &[Numbers], texts: &Texts<'_>) -> Known {
-        let mut positives: HashMap<u32, HashSet<u32>> = HashMap::new();
-        for row in rows {
-            let known = positives.entry(texts.said(row.query)).or_default();
-            known.extend(row.positives.iter().map(|&positive| texts.said(positive)));
-        }
-        Known { positives }
+    pub fn of(rows: &RowList, texts: &Texts) -> Known {
+        let said = |number: &u32| texts.said(*number);
+        let of_row = |row: Row<'_>| row.positives.iter().map(said).map(|it| (said(&row.query), it)).collect::<Vec<_>>();
+        Known { positives: Pairs::new(rows.iter().flat_map(of_row)) }
     }
 
     /// Whether a row has `passage` as a positive of `query`.
-    pub fn has(&self, query: u32, passage: u32, texts: &Texts<'_>) -> bool {
-        self.positives.get(&texts.said(query)).is_some_and(|known| known.contains(&texts.said(passage)))
+    pub fn has(&self, query: u32, passage: u32, texts: &Texts) -> bool {
+        self.positives.has(texts.said(query), texts.said(passage))
     }
 
-    /// What the positives of a query say, in no order.
-    pub fn of_query(&self, query: u32, texts: &Texts<'_>) -> impl Iterator<Item = u32> {
-        self.positives.get(&texts.said(query)).into_iter().flatten().copied()
+    /// What the positives of a query say, ascending.
+    pub fn of_query(&self, query: u32, texts: &Texts) -> impl Iterator<Item = u32> {
+        self.positives.of(texts.said(query))
     }
 }
 
 /// All findings about the rows alone.
-pub fn findings(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known, near: &NearTexts) -> Vec<Finding> {
+pub fn findings(data: &Numbered<'_>, texts: &Texts, known: &Known, near: &NearTexts) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(repeated(data, texts));
     if data.are_answers {
@@ -55,14 +54,14 @@ pub fn findings(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known, near: &Ne
 }
 
 /// Rows and queries that were there before.
-fn repeated(data: &Numbered<'_>, texts: &Texts<'_>) -> Vec<Finding> {
-    let mut first_row: HashMap<Key, usize> = HashMap::new();
-    let mut first_query: HashMap<u32, usize> = HashMap::new();
+fn repeated(data: &Numbered<'_>, texts: &Texts) -> Vec<Finding> {
+    let mut first_row: HashMap<u64, u32> = HashMap::new();
+    let mut first_query = ByText::new(texts.len());
     let (mut rows, mut queries) = (Tally::default(), Tally::default());
     for (i, row) in data.rows.iter().enumerate() {
-        let text = || [texts.list[row.query as usize]];
-        let earlier = *first_query.entry(texts.said(row.query)).or_insert(i);
-        match *first_row.entry(Key::of(row, data.score(i))).or_insert(i) {
+        let text = || [texts.text(row.query)];
+        let earlier = first_query.first(texts.said(row.query), i as u32) as usize;
+        match *first_row.entry(key(row)).or_insert(i as u32) as usize {
             first if first < i => rows.add(|| Shown::new([data.place(i), data.place(first)], text())),
             _ if earlier < i => queries.add(|| Shown::new([data.place(i), data.place(earlier)], text())),
             _ => {}
@@ -77,26 +76,21 @@ fn repeated(data: &Numbered<'_>, texts: &Texts<'_>) -> Vec<Finding> {
     rows.into_iter().chain(queries).collect()
 }
 
-/// What makes a row the same as another: its texts, whatever their order in a list.
-#[derive(PartialEq, Eq, Hash)]
-pub struct Key {
-    query: u32,
-    positives: Vec<u32>,
-    negatives: Vec<u32>,
-    score: u32,
-}
-
-impl Key {
-    /// Of a row with this score, see [`Numbered::score`].
-    pub fn of(row: &Numbers, score: u32) -> Key {
-        let sorted = |numbers: &[u32]| {
-            let mut numbers = numbers.to_vec();
-            numbers.sort_unstable();
-            numbers.dedup();
-            numbers
-        };
-        Key { query: row.query, positives: sorted(&row.positives), negatives: sorted(&row.negatives), score }
+/// What makes a row the same as another, by a hash: its texts, whatever their order in a list, and the score of a pair. Two of 5 million
+/// different rows have the same one with a probability of 7e-7.
+pub fn key(row: Row<'_>) -> u64 {
+    let mut hash = Xxh3Default::new();
+    let mut add = |number: u32| hash.update(&number.to_le_bytes());
+    add(row.query);
+    for numbers in [row.positives, row.negatives] {
+        let mut numbers = numbers.to_vec();
+        numbers.sort_unstable();
+        numbers.dedup();
+        add(numbers.len() as u32);
+        numbers.into_iter().for_each(&mut add);
     }
+    row.positive_scores.iter().for_each(|score| add(score.to_bits()));
+    hash.digest()
 }
 
 /// What a negative is wrong for.
@@ -111,7 +105,7 @@ pub enum BadNegative {
 }
 
 /// Why `negative` can't be one of `row`.
-pub fn bad_negative(row: &Numbers, negative: u32, known: &Known, texts: &Texts<'_>) -> Option<BadNegative> {
+pub fn bad_negative(row: Row<'_>, negative: u32, known: &Known, texts: &Texts) -> Option<BadNegative> {
     let said = texts.said(negative);
     if said == texts.said(row.query) {
         Some(BadNegative::Query)
@@ -125,25 +119,26 @@ pub fn bad_negative(row: &Numbers, negative: u32, known: &Known, texts: &Texts<'
 }
 
 /// Contradictions, the query among its passages, passages twice. Of each kind a row, or a negative, counts once.
-fn within_rows(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known) -> Vec<Finding> {
+fn within_rows(data: &Numbered<'_>, texts: &Texts, known: &Known) -> Vec<Finding> {
     let mut query_is_positive = Tally::default();
     let mut repeated = Tally::default();
     let [mut in_row, mut across, mut is_query, mut near] = [(); 4].map(|()| Tally::default());
     let near_negatives = near_negatives(data, texts, known);
+    let mut near_negatives = near_negatives.iter().peekable();
     for (i, row) in data.rows.iter().enumerate() {
-        let text = |number: u32| texts.list[number as usize];
+        let text = |number: u32| texts.text(number);
         let query = texts.said(row.query);
         if let Some(&positive) = row.positives.iter().find(|&&positive| texts.said(positive) == query) {
             query_is_positive.add(|| Shown::new([data.place(i)], [text(positive)]));
         }
         let mut seen = HashSet::new();
-        for list in [&row.positives, &row.negatives] {
+        for list in [row.positives, row.negatives] {
             seen.clear();
             for &passage in list.iter().filter(|passage| !seen.insert(**passage)) {
                 repeated.add(|| Shown::new([data.place(i)], [text(passage)]));
             }
         }
-        for &negative in &row.negatives {
+        for &negative in row.negatives {
             let shown = || Shown::new([data.place(i)], [text(row.query), text(negative)]);
             match bad_negative(row, negative, known, texts) {
                 Some(BadNegative::PositiveOfRow) => in_row.add(shown),
@@ -158,13 +153,13 @@ fn within_rows(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known) -> Vec<Fin
                 None => {}
             }
         }
-        for at in &near_negatives[i] {
+        while let Some((_, at)) = near_negatives.next_if(|(of, _)| *of == i) {
             near.add(|| Shown::new([data.place(i)], [text(row.query), text(row.negatives[*at])]));
         }
     }
     let n = data.rows.len();
     let n_negatives = data.rows.iter().map(|row| row.negatives.len()).sum();
-    let n_passages = data.rows.iter().map(|row| row.passages().count()).sum();
+    let n_passages = data.passages().count();
     [
         query_is_positive.finding(Kind::QueryIsPositive, Severity::Warning, n, None),
         in_row.finding(Kind::ContradictionsInRow, Severity::Error, n_negatives, None),
@@ -178,10 +173,10 @@ fn within_rows(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known) -> Vec<Fin
     .collect()
 }
 
-/// For each row the places of its negatives that are near a positive of its query, and no worse than that.
-fn near_negatives(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known) -> Vec<Vec<usize>> {
-    let bag = |number: u32| Bag::of(texts.list[number as usize]);
-    let of_row = |row: &Numbers| {
+/// Rows and the places of their negatives that are near a positive of their query, and no worse than that.
+fn near_negatives(data: &Numbered<'_>, texts: &Texts, known: &Known) -> Vec<(usize, usize)> {
+    let bag = |number: u32| Bag::of(&texts.text(number));
+    let of_row = |row: Row<'_>| {
         if row.negatives.is_empty() {
             return Vec::new();
         }
@@ -192,17 +187,18 @@ fn near_negatives(data: &Numbered<'_>, texts: &Texts<'_>, known: &Known) -> Vec<
         };
         (0..row.negatives.len()).filter(|&at| is_near(row.negatives[at])).collect()
     };
-    data.rows.par_iter().map(of_row).collect()
+    let all = (0..data.rows.len()).into_par_iter();
+    all.flat_map_iter(|i| of_row(data.rows.get(i)).into_iter().map(move |at| (i, at))).collect()
 }
 
 /// Queries that are near another one, which they do not equal.
-fn near_queries(data: &Numbered<'_>, texts: &Texts<'_>, near: &NearTexts) -> Option<Finding> {
-    let mut first: HashMap<u32, (u32, usize)> = HashMap::new();
-    let mut answers: HashMap<u32, HashSet<u32>> = HashMap::new();
-    for row in &data.rows {
-        let of_query = answers.entry(texts.said(row.query)).or_default();
-        of_query.extend(row.positives.iter().map(|&positive| near.passages.group(positive)));
-    }
+fn near_queries(data: &Numbered<'_>, texts: &Texts, near: &NearTexts) -> Option<Finding> {
+    let mut first: HashMap<u32, (u32, u32)> = HashMap::new();
+    let of_row = |row: Row<'_>| {
+        let group = |positive: &u32| (texts.said(row.query), near.passages.group(*positive));
+        row.positives.iter().map(group).collect::<Vec<_>>()
+    };
+    let answers = Pairs::new(data.rows.iter().flat_map(of_row));
     let mut tally = Tally::default();
     let (mut seen, mut n_other) = (HashSet::new(), 0);
     for (i, row) in data.rows.iter().enumerate() {
@@ -210,10 +206,11 @@ fn near_queries(data: &Numbered<'_>, texts: &Texts<'_>, near: &NearTexts) -> Opt
         if !seen.insert(said) {
             continue;
         }
-        let (head, at) = *first.entry(near.queries.group(row.query)).or_insert((said, i));
+        let (head, at) = *first.entry(near.queries.group(row.query)).or_insert((said, i as u32));
         if head != said {
-            n_other += usize::from(answers[&head].is_disjoint(&answers[&said]));
-            let text = |row: usize| texts.list[data.rows[row].query as usize];
+            let at = at as usize;
+            n_other += usize::from(!answers.of(said).any(|answer| answers.has(head, answer)));
+            let text = |row: usize| texts.text(data.rows.get(row).query);
             tally.add(|| Shown::new([data.place(i), data.place(at)], [text(i), text(at)]));
         }
     }
@@ -228,26 +225,28 @@ fn near_queries(data: &Numbered<'_>, texts: &Texts<'_>, near: &NearTexts) -> Opt
 }
 
 /// Passages that are near an earlier one, which they do not equal.
-fn near_passages(data: &Numbered<'_>, texts: &Texts<'_>, near: &Near) -> Option<Finding> {
-    let mut first: HashMap<u32, (u32, String)> = HashMap::new();
+fn near_passages(data: &Numbered<'_>, texts: &Texts, near: &Near) -> Option<Finding> {
+    // Of each group its first passage, and where that is: a row, or the pool.
+    let mut first = ByText::new(texts.len());
+    let place = |row: Option<u32>| row.map_or("the pool".into(), |row| data.place(row as usize));
     let mut tally = Tally::default();
-    let mut look = |passage: u32, place: &dyn Fn() -> String| {
-        let (head, at) = first.entry(near.group(passage)).or_insert_with(|| (passage, place()));
-        if *head != passage {
-            tally.add(|| Shown::new([place(), at.clone()], [texts.list[passage as usize], texts.list[*head as usize]]));
+    let mut look = |passage: u32, row: Option<u32>| {
+        let (head, at) = first.first(near.group(passage), (passage, row));
+        if head != passage {
+            tally.add(|| Shown::new([place(row), place(at)], [texts.text(passage), texts.text(head)]));
         }
     };
     let mut seen = vec![false; texts.len()];
     let mut is_new = |passage: u32| !std::mem::replace(&mut seen[passage as usize], true);
     let mut n = 0;
-    for (i, row) in data.rows.iter().enumerate() {
+    for (i, row) in (0..).zip(data.rows.iter()) {
         for passage in row.passages().filter(|&passage| is_new(passage)) {
-            look(passage, &|| data.place(i));
+            look(passage, Some(i));
             n += 1;
         }
     }
     for &passage in data.pool.iter().filter(|&&passage| is_new(passage)) {
-        look(passage, &|| "the pool".into());
+        look(passage, None);
         n += 1;
     }
     let severity = if tally.share(n) >= MANY_COPIES { Severity::Warning } else { Severity::Info };
@@ -255,28 +254,29 @@ fn near_passages(data: &Numbered<'_>, texts: &Texts<'_>, near: &Near) -> Option<
 }
 
 /// Positives of several queries, the most shared first.
-fn shared(data: &Numbered<'_>, texts: &Texts<'_>) -> Option<Finding> {
-    let mut of_positive: HashMap<u32, Vec<usize>> = HashMap::new();
-    let mut seen = HashSet::new();
-    for (i, row) in data.rows.iter().enumerate() {
-        for &positive in &row.positives {
-            let positive = texts.said(positive);
-            if seen.insert((texts.said(row.query), positive)) {
-                of_positive.entry(positive).or_default().push(i);
-            }
-        }
+fn shared(data: &Numbered<'_>, texts: &Texts) -> Option<Finding> {
+    // Positive, query, and the first row that has both.
+    let mut triples = Vec::new();
+    for (i, row) in (0_u32..).zip(data.rows.iter()) {
+        triples.extend(row.positives.iter().map(|&positive| (texts.said(positive), texts.said(row.query), i)));
     }
-    let n = of_positive.len();
-    let mut shared: Vec<_> = of_positive.into_iter().filter(|(_, rows)| rows.len() > 1).collect();
+    triples.par_sort_unstable();
+    triples.dedup_by_key(|&mut (positive, query, _)| (positive, query));
+    let of_positives = || triples.chunk_by(|a, b| a.0 == b.0);
+    let n = of_positives().count();
+    let rows_of = |triples: &[(u32, u32, u32)]| {
+        let mut rows: Vec<_> = triples.iter().map(|&(.., row)| row as usize).collect();
+        rows.sort_unstable();
+        (triples[0].0, rows)
+    };
+    let mut shared: Vec<_> = of_positives().filter(|triples| triples.len() > 1).map(rows_of).collect();
     shared.sort_unstable_by_key(|(positive, rows)| (std::cmp::Reverse(rows.len()), *positive));
     let (n_queries, _) = distinct(data.rows.iter().map(|row| texts.said(row.query)), texts.len());
     let most = shared.first().map_or(0, |(_, rows)| rows.len());
     let is_unspecific = most >= UNSPECIFIC.0 && most as f64 >= UNSPECIFIC.1 * n_queries.len() as f64;
     let mut tally = Tally::default();
     for (positive, rows) in &shared {
-        tally.add(|| {
-            Shown::new(rows.iter().take(2).map(|&row| data.place(row)), [texts.list[*positive as usize].to_string()])
-        });
+        tally.add(|| Shown::new(rows.iter().take(2).map(|&row| data.place(row)), [texts.text(*positive)]));
     }
     let severity = if is_unspecific { Severity::Warning } else { Severity::Info };
     tally.finding(Kind::SharedPositives, severity, n, Some(format!("One passage answers {most} queries.")))

@@ -1,78 +1,163 @@
-//! The texts of an audit by number, and which of them are the same, or nearly.
+//! The texts of an audit by number, and which of them are the same, or nearly. The texts themselves are in a temporary file where they are
+//! many.
 //!
 //! Three degrees: equal ([`TextId::of`], one number), equal but for case and punctuation at the ends of words ([`TextId::near`], what
 //! training masks by: [`Texts::said`]), and nearly the same words ([`Near`]).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::data::near::near_groups;
-use crate::data::{Example, TextId};
+use crate::data::near::{TextList, near_groups};
+use crate::data::row_list::{Distinct, Row, RowList};
+use crate::data::spool::Spool;
+use crate::data::{Example, Examples, Scores, TextId};
+use crate::error::{Error, Result};
 use crate::mine::overlap::Bag;
 
 /// With how many texts of a group another is compared: keeps time linear where thousands of texts follow one pattern.
 const HEADS: usize = 64;
+/// Rows, or texts, that are looked at together.
+pub const BLOCK: usize = 4096;
+/// Texts that lie within so many bytes are read at once.
+const READ_BYTES: u64 = 1 << 23;
+
+/// Texts that are being collected.
+#[derive(Default)]
+pub struct NewTexts {
+    bytes: Spool,
+    ends: Vec<u64>,
+    numbers: Distinct,
+    said: Vec<u64>,
+}
+
+impl NewTexts {
+    /// The numbers of the texts, new ones for those that are new.
+    ///
+    /// # Errors
+    /// Where the temporary file can't be written.
+    pub fn add(&mut self, texts: &[&str]) -> Result<Vec<u32>> {
+        let ids: Vec<_> = texts.par_iter().map(|text| (TextId::of(text).half(), TextId::near(text).half())).collect();
+        let mut numbers = Vec::with_capacity(texts.len());
+        for (text, (id, said)) in texts.iter().zip(ids) {
+            let (number, is_new) = self.numbers.number(id);
+            if is_new {
+                self.bytes.write(text.as_bytes())?;
+                self.ends.push(self.bytes.len());
+                self.said.push(said);
+            }
+            numbers.push(number);
+        }
+        Ok(numbers)
+    }
+
+    /// The rows by the numbers of their texts, with the scores of pairs.
+    ///
+    /// # Errors
+    /// Where a temporary file can't be read or written.
+    pub fn add_rows(&mut self, examples: &dyn Examples) -> Result<RowList> {
+        let mut rows = RowList::default();
+        let mut from = examples.rows();
+        loop {
+            let block = from.by_ref().take(BLOCK).collect::<Result<Vec<_>>>()?;
+            if block.is_empty() {
+                return Ok(rows);
+            }
+            let of_row = |example: &'_ Cow<'_, Example>| 1 + example.positives.len() + example.negatives.len();
+            let texts: Vec<&str> = block
+                .iter()
+                .flat_map(|example| {
+                    [&example.query].into_iter().chain(&example.positives).chain(&example.negatives).map(String::as_str)
+                })
+                .collect();
+            let numbers = self.add(&texts)?;
+            let mut rest = numbers.as_slice();
+            for example in &block {
+                let (of_row, others) = rest.split_at(of_row(example));
+                let (positives, negatives) = of_row[1..].split_at(example.positives.len());
+                let score = if let Scores::Pair(score) = example.scores { Some(score) } else { None };
+                rows.push(Row {
+                    query: of_row[0],
+                    positives,
+                    negatives,
+                    positive_scores: score.as_slice(),
+                    negative_scores: &[],
+                    line: example.line,
+                });
+                rest = others;
+            }
+        }
+    }
+
+    /// All of them.
+    pub fn done(self) -> Texts {
+        let NewTexts { bytes, ends, said, .. } = self;
+        let mut order: Vec<u32> = (0..said.len() as u32).collect();
+        order.par_sort_unstable_by_key(|&number| (said[number as usize], number));
+        let mut first = vec![0; said.len()];
+        for same in order.chunk_by(|&a, &b| said[a as usize] == said[b as usize]) {
+            same.iter().for_each(|&number| first[number as usize] = same[0]);
+        }
+        Texts { bytes, ends, said: first, failed: Mutex::default() }
+    }
+}
 
 /// Distinct texts in the order in which they were first seen.
-#[derive(Default)]
-pub struct Texts<'a> {
-    /// The texts; a number is an index into them.
-    pub list: Vec<&'a str>,
-    number_of: HashMap<TextId, u32>,
+pub struct Texts {
+    bytes: Spool,
+    ends: Vec<u64>,
     said: Vec<u32>,
-    said_of: HashMap<TextId, u32>,
+    /// What kept a text from being read.
+    failed: Mutex<Option<Error>>,
 }
 
-/// The texts of a row by number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Numbers {
-    /// Of the query.
-    pub query: u32,
-    /// Of the positives, in their order.
-    pub positives: Vec<u32>,
-    /// Of the negatives, in their order.
-    pub negatives: Vec<u32>,
-}
-
-impl Numbers {
-    /// Positives, then negatives.
-    pub fn passages(&self) -> impl Iterator<Item = u32> {
-        self.positives.iter().chain(&self.negatives).copied()
-    }
-}
-
-impl<'a> Texts<'a> {
-    /// The numbers of the texts, new ones for those that are new.
-    pub fn add(&mut self, texts: &[&'a str]) -> Vec<u32> {
-        let ids: Vec<_> = texts.par_iter().map(|text| (TextId::of(text), TextId::near(text))).collect();
-        texts.iter().zip(ids).map(|(text, (id, said))| self.number(text, id, said)).collect()
+impl Texts {
+    /// A text. Where the temporary file can't be read it is empty, and [`check`](Self::check) has the error.
+    pub fn text(&self, number: u32) -> String {
+        self.part(self.place(number))
     }
 
-    fn number(&mut self, text: &'a str, id: TextId, said: TextId) -> u32 {
-        let next = self.list.len() as u32;
-        let number = *self.number_of.entry(id).or_insert(next);
-        if number == next {
-            self.list.push(text);
-            self.said.push(*self.said_of.entry(said).or_insert(next));
+    /// Some texts.
+    pub fn read(&self, numbers: &[u32]) -> Vec<String> {
+        let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
+        let span = self.place(first).start..self.place(last).end;
+        if !numbers.is_sorted() || span.end - span.start > READ_BYTES {
+            return numbers.iter().map(|&number| self.text(number)).collect();
         }
-        number
+        let bytes = self.bytes_at(span.clone());
+        let of = |&number: &u32| {
+            let Range { start, end } = self.place(number);
+            let text = bytes.get((start - span.start) as usize..(end - span.start) as usize);
+            String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+        };
+        numbers.iter().map(of).collect()
     }
 
-    /// The rows by the numbers of their texts.
-    pub fn add_rows(&mut self, examples: &'a [Example]) -> Vec<Numbers> {
-        let of_row = |example: &'a Example| {
-            [&example.query].into_iter().chain(&example.positives).chain(&example.negatives).map(String::as_str)
-        };
-        let texts: Vec<&str> = examples.iter().flat_map(of_row).collect();
-        let mut numbers = self.add(&texts).into_iter();
-        let mut take = |n: usize| numbers.by_ref().take(n).collect::<Vec<_>>();
-        let rows = examples.iter().map(|example| Numbers {
-            query: take(1)[0],
-            positives: take(example.positives.len()),
-            negatives: take(example.negatives.len()),
-        });
-        rows.collect()
+    fn place(&self, number: u32) -> Range<u64> {
+        let number = number as usize;
+        (if number == 0 { 0 } else { self.ends[number - 1] })..self.ends[number]
+    }
+
+    fn part(&self, place: Range<u64>) -> String {
+        String::from_utf8_lossy(&self.bytes_at(place)).into_owned()
+    }
+
+    fn bytes_at(&self, place: Range<u64>) -> Vec<u8> {
+        self.bytes.read(place).unwrap_or_else(|error| {
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            Vec::new()
+        })
+    }
+
+    /// Whether all texts were read that were asked for.
+    ///
+    /// # Errors
+    /// What kept one from being read.
+    pub fn check(&self) -> Result<()> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     /// The first text that says the same as this one: equal but for case and punctuation at the ends of words.
@@ -82,7 +167,23 @@ impl<'a> Texts<'a> {
 
     /// The number of texts.
     pub fn len(&self) -> usize {
-        self.list.len()
+        self.ends.len()
+    }
+}
+
+/// Some of the texts as a list.
+struct Members<'a> {
+    texts: &'a Texts,
+    numbers: &'a [u32],
+}
+
+impl TextList for Members<'_> {
+    fn n_texts(&self) -> usize {
+        self.numbers.len()
+    }
+
+    fn read(&self, texts: Range<usize>) -> Vec<Cow<'_, str>> {
+        self.texts.read(&self.numbers[texts]).into_iter().map(Cow::Owned).collect()
     }
 }
 
@@ -93,6 +194,50 @@ pub fn distinct(numbers: impl IntoIterator<Item = u32>, n_texts: usize) -> (Vec<
     (list, is_in)
 }
 
+/// Something by numbers of texts.
+pub struct ByText<T>(Vec<Option<T>>);
+
+impl<T: Copy> ByText<T> {
+    /// Nothing yet, for so many texts.
+    pub fn new(n_texts: usize) -> ByText<T> {
+        ByText(vec![None; n_texts])
+    }
+
+    /// What there is by a number; where there is nothing yet, `value` from now on.
+    pub fn first(&mut self, number: u32, value: T) -> T {
+        *self.0[number as usize].get_or_insert(value)
+    }
+
+    /// What there is.
+    pub fn get(&self, number: u32) -> Option<T> {
+        self.0[number as usize]
+    }
+}
+
+/// Which numbers belong to which others.
+pub struct Pairs(Vec<(u32, u32)>);
+
+impl Pairs {
+    /// Each pair once.
+    pub fn new(pairs: impl IntoIterator<Item = (u32, u32)>) -> Pairs {
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.par_sort_unstable();
+        pairs.dedup();
+        Pairs(pairs)
+    }
+
+    /// Whether both belong together.
+    pub fn has(&self, number: u32, other: u32) -> bool {
+        self.0.binary_search(&(number, other)).is_ok()
+    }
+
+    /// What belongs to a number, ascending.
+    pub fn of(&self, number: u32) -> impl Iterator<Item = u32> {
+        let start = self.0.partition_point(|pair| pair.0 < number);
+        self.0[start..].iter().take_while(move |pair| pair.0 == number).map(|pair| pair.1)
+    }
+}
+
 /// Which texts are nearly the same. Groups may be chains: each text is near one of its group, maybe not near all.
 pub struct Near {
     /// For each text a number that its group has in common; its own where it was not among the members.
@@ -101,30 +246,28 @@ pub struct Near {
 
 impl Near {
     /// Groups `members`, some of `texts`, by their letters ([`near_groups`]): finds rewordings, and texts after one pattern with them.
-    pub fn loosely(texts: &Texts<'_>, members: &[u32]) -> Near {
-        let member_texts: Vec<&str> = members.iter().map(|&member| texts.list[member as usize]).collect();
-        let mut groups = near_groups(&member_texts);
-        let mut first: HashMap<u32, u32> = HashMap::new();
-        for (at, &member) in members.iter().enumerate() {
-            groups.join(*first.entry(texts.said(member)).or_insert(at as u32), at as u32);
+    pub fn loosely(texts: &Texts, members: &[u32]) -> Near {
+        let mut groups = near_groups(&Members { texts, numbers: members });
+        let mut first = ByText::new(texts.len());
+        for (at, &member) in (0..).zip(members) {
+            groups.join(first.first(texts.said(member), at), at);
         }
         Near::of(texts.len(), members, &groups.names())
     }
 
     /// Splits the groups by their words ([`Bag::is_near`], the rule of mining): what is left in one group says the same.
-    pub fn strictly(&self, texts: &Texts<'_>, members: &[u32]) -> Near {
-        let mut of_group: HashMap<u32, Vec<u32>> = HashMap::new();
-        for (at, &member) in members.iter().enumerate() {
-            of_group.entry(self.group(member)).or_default().push(at as u32);
-        }
+    pub fn strictly(&self, texts: &Texts, members: &[u32]) -> Near {
+        let group = |at: u32| self.group(members[at as usize]);
+        let mut order: Vec<u32> = (0..members.len() as u32).collect();
+        order.par_sort_unstable_by_key(|&at| (group(at), at));
         let mut names: Vec<u32> = (0..members.len() as u32).collect();
-        for places in of_group.into_values().filter(|places| places.len() > 1) {
+        for places in order.chunk_by(|&a, &b| group(a) == group(b)).filter(|places| places.len() > 1) {
             let mut heads: Vec<(u32, Bag)> = Vec::new();
             let mut head_of: HashMap<u32, u32> = HashMap::new();
-            for at in places {
+            for &at in places {
                 let member = members[at as usize];
                 let name = head_of.entry(texts.said(member)).or_insert_with(|| {
-                    let bag = Bag::of(texts.list[member as usize]);
+                    let bag = Bag::of(&texts.text(member));
                     let like = heads.iter().rev().take(HEADS).find(|(_, head)| head.is_near(&bag));
                     like.map(|(head, _)| *head).unwrap_or_else(|| {
                         heads.push((at, bag));

@@ -6,6 +6,9 @@
 //! that none is wrong; of pairs at 75 % one in 80 is missed, of pairs at 80 % one in 1,000. Mining has a rule of its own for passages
 //! (`mine::overlap`), which sees a sentence that was moved and needs no pairs found.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use embertune_kernels::dropout::splitmix64;
 use rayon::prelude::*;
 use unicode_normalization::UnicodeNormalization;
@@ -23,6 +26,28 @@ const BANDS_AT_ONCE: usize = 5;
 /// Of texts with the same key, each is compared with this many before it: their number stays linear where thousands of texts
 /// follow one pattern, and what is near to many of them is found in other bands.
 const LOOK_BACK: usize = 4;
+
+/// Texts that are read at once.
+const BLOCK: usize = 1024;
+
+/// Texts in memory or elsewhere.
+pub trait TextList: Sync {
+    /// Their number.
+    fn n_texts(&self) -> usize;
+
+    /// Some of them.
+    fn read(&self, texts: Range<usize>) -> Vec<Cow<'_, str>>;
+}
+
+impl<S: AsRef<str> + Sync> TextList for [S] {
+    fn n_texts(&self) -> usize {
+        self.len()
+    }
+
+    fn read(&self, texts: Range<usize>) -> Vec<Cow<'_, str>> {
+        self[texts].iter().map(|text| text.as_ref().into()).collect()
+    }
+}
 
 /// Sets of numbers that grow together; the name of a set is its smallest number.
 #[derive(Clone, Debug)]
@@ -64,16 +89,24 @@ impl Groups {
 /// current rayon pool; the result does not depend on its size.
 ///
 /// Beside the texts it takes some 40 bytes of memory per text.
-pub fn near_groups<S: AsRef<str> + Sync>(texts: &[S]) -> Groups {
-    let mut groups = Groups::new(texts.len());
-    let text = |at: u32| texts[at as usize].as_ref();
+pub fn near_groups(texts: &(impl TextList + ?Sized)) -> Groups {
+    let n = texts.n_texts();
+    let mut groups = Groups::new(n);
+    let are_near = |pair: [u32; 2]| {
+        let [a, b] = pair.map(|at| texts.read(at as usize..at as usize + 1).swap_remove(0));
+        is_near(&a, &b)
+    };
     for first in (0..BANDS).step_by(BANDS_AT_ONCE) {
-        let keys: Vec<Option<[u32; BANDS_AT_ONCE]>> = texts.par_iter().map(|text| keys(text.as_ref(), first)).collect();
+        let mut of_texts: Vec<Option<[u32; BANDS_AT_ONCE]>> = vec![None; n];
+        of_texts.par_chunks_mut(BLOCK).enumerate().for_each(|(block, of_block)| {
+            let block = texts.read(block * BLOCK..block * BLOCK + of_block.len());
+            of_block.iter_mut().zip(&block).for_each(|(of_text, text)| *of_text = keys(text, first));
+        });
         for band in 0..BANDS_AT_ONCE {
             let keyed = |(at, keys): (usize, &Option<[u32; BANDS_AT_ONCE]>)| {
                 keys.map(|keys| u64::from(keys[band]) << 32 | at as u64)
             };
-            let mut order: Vec<u64> = keys.iter().enumerate().filter_map(keyed).collect();
+            let mut order: Vec<u64> = of_texts.iter().enumerate().filter_map(keyed).collect();
             order.par_sort_unstable();
             let mut pairs = Vec::new();
             for bucket in order.chunk_by(|a, b| a >> 32 == b >> 32) {
@@ -81,13 +114,13 @@ pub fn near_groups<S: AsRef<str> + Sync>(texts: &[S]) -> Groups {
                     for &other in &bucket[i.saturating_sub(LOOK_BACK)..i] {
                         let (a, b) = (other as u32, member as u32);
                         if groups.name(a) != groups.name(b) {
-                            pairs.push((a, b));
+                            pairs.push([a, b]);
                         }
                     }
                 }
             }
-            let near: Vec<_> = pairs.into_par_iter().filter(|&(a, b)| is_near(text(a), text(b))).collect();
-            for (a, b) in near {
+            let near: Vec<_> = pairs.into_par_iter().filter(|&pair| are_near(pair)).collect();
+            for [a, b] in near {
                 groups.join(a, b);
             }
         }
@@ -212,7 +245,7 @@ mod tests {
         assert_eq!(expected.iter().enumerate().filter(|(i, name)| *i as u32 != **name).count(), 86);
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| near_groups(&texts)).names(), expected);
+            assert_eq!(pool.install(|| near_groups(texts.as_slice())).names(), expected);
         }
     }
 

@@ -267,7 +267,7 @@ impl Splitter {
         }
         let texts = self.texts();
         let all: Vec<&str> = texts.iter().copied().chain(self.apart.iter().map(String::as_str)).collect();
-        let names = near_groups(&all).names();
+        let names = near_groups(all.as_slice()).names();
         let apart: HashSet<u32> = names[n..].iter().copied().collect();
         let exact: HashSet<u64> = self.apart.iter().map(|query| TextId::of(query).0 as u64).collect();
         let is_left = |query: usize| !apart.contains(&names[query]) && !exact.contains(&self.ids[query]);
@@ -291,7 +291,7 @@ impl Splitter {
 
     fn near(&self, summary: &mut SplitSummary) -> Groups {
         let texts = self.texts();
-        let groups = near_groups(&texts);
+        let groups = near_groups(texts.as_slice());
         let mut sizes = vec![0_u32; texts.len()];
         let names = groups.clone().names();
         names.iter().for_each(|&name| sizes[name as usize] += 1);

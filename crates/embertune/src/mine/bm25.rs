@@ -4,6 +4,7 @@
 //! `ln(1 + (n - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * length / mean length))`, without the constant factor `k1 + 1`.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -15,6 +16,9 @@ use crate::search::Hit;
 const K1: f32 = 1.2;
 /// How much long texts are held back; Lucene's default.
 const B: f32 = 0.75;
+
+/// Texts that [`top_k_in_parts`] indexes at once.
+const PART: usize = 1 << 15;
 
 /// An index of a pool's words.
 pub struct Bm25 {
@@ -48,8 +52,7 @@ impl Bm25 {
             }
         }
         for term in index.terms.values_mut() {
-            let n_with = term.postings.len() as f32;
-            term.idf = (1.0 + (index.n_texts as f32 - n_with + 0.5) / (n_with + 0.5)).ln();
+            term.idf = idf(term.postings.len(), index.n_texts);
         }
         index
     }
@@ -92,14 +95,7 @@ impl Bm25 {
         }
         let mut hits: Vec<_> =
             rows.into_iter().map(|row| Hit { row, score: std::mem::take(&mut scores[row as usize]) }).collect();
-        let order = |a: &Hit, b: &Hit| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row));
-        if k < hits.len() {
-            hits.select_nth_unstable_by(k, order);
-            hits.truncate(k);
-            // A common word makes a candidate of every text of the pool, and all queries' lists are kept.
-            hits.shrink_to_fit();
-        }
-        hits.sort_unstable_by(order);
+        keep_best(&mut hits, k);
         hits
     }
 
@@ -119,6 +115,82 @@ impl Bm25 {
     fn terms_of(&self, query: &str) -> impl Iterator<Item = (&Term, f32)> {
         counted(words(query)).into_iter().filter_map(|(word, count)| Some((self.terms.get(&word)?, count as f32)))
     }
+}
+
+/// What an index of `n_texts` texts would find for each query, [`Bm25::top_k`], without holding it: of a part of the texts at a time the
+/// words of the queries alone are indexed. All texts are read twice, and looked through for all queries: for few queries in many texts.
+pub fn top_k_in_parts(
+    n_texts: usize,
+    read: impl Fn(Range<usize>) -> Vec<String>,
+    queries: &[&str],
+    k: usize,
+    progress: &dyn Progress,
+) -> Vec<Vec<Hit>> {
+    progress.start("ranking by words", 2 * n_texts as u64);
+    let mut n_with: HashMap<u64, usize> = queries.iter().flat_map(|query| words(query)).map(|word| (word, 0)).collect();
+    let parts = || (0..n_texts).step_by(PART).map(|start| start..n_texts.min(start + PART));
+    // Of each text its length, and how often it has which words of the queries.
+    let looked_at = |part: Range<usize>, wanted: &HashMap<u64, usize>| -> Vec<(usize, Vec<(u64, usize)>)> {
+        let of_text = |text: String| {
+            let mut words = words(&text);
+            let length = words.len();
+            words.retain(|word| wanted.contains_key(word));
+            (length, counted(words))
+        };
+        read(part).into_par_iter().map(of_text).collect()
+    };
+    let mut n_words = 0;
+    for part in parts() {
+        let texts = looked_at(part, &n_with);
+        progress.advance(texts.len() as u64);
+        for (length, words) in texts {
+            n_words += length;
+            words.iter().for_each(|(word, _)| *n_with.entry(*word).or_default() += 1);
+        }
+    }
+    let mean_length = n_words as f32 / n_texts.max(1) as f32;
+    let mut found = vec![Vec::new(); queries.len()];
+    for part in parts() {
+        let texts = looked_at(part.clone(), &n_with);
+        progress.advance(texts.len() as u64);
+        let mut index = Bm25 { n_texts: texts.len(), mean_length, terms: HashMap::new() };
+        for (row, (length, words)) in texts.into_iter().enumerate() {
+            for (word, frequency) in words {
+                let weight = index.weight(frequency, length);
+                index.terms.entry(word).or_default().postings.push((row as u32, weight));
+            }
+        }
+        for (word, term) in &mut index.terms {
+            term.idf = idf(n_with[word], n_texts);
+        }
+        found.par_iter_mut().zip(queries).for_each_init(
+            || vec![0.0; index.n_texts],
+            |scores, (found, query)| {
+                let hits = index.best(query, k, scores).into_iter();
+                found.extend(hits.map(|hit| Hit { row: hit.row + part.start as u32, ..hit }));
+                keep_best(found, k);
+            },
+        );
+    }
+    progress.finish();
+    found
+}
+
+/// How much a word that `n_with` of `n_texts` texts have tells.
+fn idf(n_with: usize, n_texts: usize) -> f32 {
+    (1.0 + (n_texts as f32 - n_with as f32 + 0.5) / (n_with as f32 + 0.5)).ln()
+}
+
+/// The `k` best, best first, then by row.
+fn keep_best(hits: &mut Vec<Hit>, k: usize) {
+    let order = |a: &Hit, b: &Hit| b.score.total_cmp(&a.score).then(a.row.cmp(&b.row));
+    if k < hits.len() {
+        hits.select_nth_unstable_by(k, order);
+        hits.truncate(k);
+        // A common word makes a candidate of every text of the pool, and all queries' lists are kept.
+        hits.shrink_to_fit();
+    }
+    hits.sort_unstable_by(order);
 }
 
 /// Each word once, ascending, with how often it is there.
@@ -171,6 +243,19 @@ mod tests {
         }
         let fewer = index.top_k(&queries, 2, &Silent);
         assert!(fewer.iter().zip(&found).all(|(few, all)| few[..] == all[..all.len().min(2)]));
+    }
+
+    #[test]
+    fn parts_give_what_an_index_of_all_texts_gives_to_the_last_bit() {
+        let word = |i: usize| ["the", "cat", "sat", "on", "a", "mat", "dog"][i * i / 3 % 7];
+        let text =
+            |i: usize| (0..1 + i % 5).map(|at| word(i + at)).chain([["x", "y"][i % 2]]).collect::<Vec<_>>().join(" ");
+        let texts: Vec<_> = (0..2 * PART + 700).map(text).collect();
+        let queries = ["the cat", "mat mat dog x", "unknown", "", "y"];
+        for k in [1, 50, 3 * PART] {
+            let found = top_k_in_parts(texts.len(), |part| texts[part].to_vec(), &queries, k, &Silent);
+            assert!(found == Bm25::new(&texts).top_k(&queries, k, &Silent), "{k}");
+        }
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn scored_pairs_are_compared_as_pairs() {
     let data = [pair(a, a, 5.0, 1), pair(a, b, 1.0, 2), pair(a, c, 2.0, 3), pair(a, b, 1.0, 4), pair(a, b, 3.0, 5)];
     let test = [pair(c, a, 2.0, 1), pair(b, c, 0.0, 2)];
     let source = |examples| Source { name: "f", examples };
-    let input = Input { data: source(&data[..]), test: Some(source(&test[..])), pool: None };
+    let input = Input { data: source(&data), test: Some(source(&test)), pool: None };
     let found = audit(&input, None::<&EmbeddingModel<Cpu>>, &AuditSettings::default(), &Silent).unwrap();
     assert_eq!(kinds(&found), BTreeSet::from(["LeakedQueries", "RepeatedRows"].map(String::from)));
     assert!(found.findings.iter().all(|finding| finding.n == 1), "{:?}", found.findings);

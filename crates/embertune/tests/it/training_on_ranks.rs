@@ -116,7 +116,7 @@ fn try_sending(
     let set = TrainingSet::new(&model, examples, Path::new("train.jsonl"), &settings, &Silent).unwrap();
     let trainer = Trainer::as_rank(&mut model, Cow::Borrowed(&set), &settings, ranks).unwrap();
     let mut trainer = trainer.sending_at_least(at_least);
-    trainer.cache_frozen_layers();
+    trainer.cache_frozen_layers().unwrap();
     let mut reports = Vec::new();
     while reports.len() < n_steps && reports.last().is_none_or(Result::is_ok) {
         let Some(report) = trainer.step() else { break };
@@ -290,7 +290,7 @@ fn the_upper_layers_are_summed_before_the_lower_ones_are_computed() {
     let (ops, parameters) = (model.ops(), model.parameters());
     let buckets = buckets(parameters, 1);
     on_ranks(2, |ranks| {
-        let micro = MicroBatch::new(&set, &order, settings.take(dropout, 0));
+        let micro = MicroBatch::new(&set, &order, settings.take(dropout, 0)).unwrap();
         assert!(micro.chunks().len() >= 4, "{} tokens", micro.batch.n_tokens());
         let pass = Pass { objective: &objective, dropout, frozen: None, weight: 1.0, kept_tokens: 0 };
         let gradients_telling = |completed: &mut Completed<'_, Cpu>| {
