@@ -161,11 +161,13 @@ fn rows_without_what_the_loss_reads_are_named() {
     rows[3].scores = Scores::None;
     let mut scored = pairs();
     scored[4].scores = Scores::Pair(0.5);
+    let mut unscored = pairs();
+    unscored[3].scores = Scores::None;
     for (name, _) in LossName::ALL {
         let (rows, message, hint) = match name.reads() {
             Reads::Texts | Reads::PairScoresOrLabels => continue,
             Reads::TeacherScores => (&rows, "rows.jsonl:4: the row has no scores of a teacher", "`pos_scores`"),
-            Reads::PairScores => (&rows, "rows.jsonl:4: the row has no score", "`score`"),
+            Reads::PairScores => (&unscored, "rows.jsonl:4: the row has no score", "`score`"),
             Reads::Labels => (&scored, "rows.jsonl:5: the pair has the score 0.5", "`--loss cosent`"),
         };
         let Some(result) = set(rows, &settings(name)) else { return };
