@@ -2,7 +2,7 @@
 
 use clap::Args;
 use embertune::Error;
-use embertune::optim::{OptimizerName, SchedulerKwargs};
+use embertune::optim::{OptimizerName, SchedulerKwargs, SchedulerType};
 
 /// The optimizer and its schedule.
 #[derive(Args, Debug)]
@@ -19,6 +19,11 @@ pub struct OptimizerArgs {
 }
 
 fn optimizer(text: &str) -> Result<OptimizerName, String> {
+    text.parse().map_err(with_hint)
+}
+
+/// A schedule by its name.
+pub fn scheduler(text: &str) -> Result<SchedulerType, String> {
     text.parse().map_err(with_hint)
 }
 

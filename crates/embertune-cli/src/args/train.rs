@@ -18,6 +18,7 @@ use embertune::{Error, Result};
 
 use super::{
     AdaptationArgs, LossArgs, MachineArgs, ModelArgs, OptimizerArgs, RankArgs, RoundArgs, VectorCacheArgs, boolean,
+    optimizer,
 };
 
 /// Shown below the flags.
@@ -219,7 +220,7 @@ pub struct TrainArgs {
 
     /// Shape of the learning rate over the steps: linear, cosine, cosine_with_restarts, polynomial, constant,
     /// constant_with_warmup, inverse_sqrt or warmup_stable_decay
-    #[arg(long, value_name = "NAME", default_value_t = default().lr_scheduler_type, help_heading = "Optimizer")]
+    #[arg(long, value_name = "NAME", value_parser = optimizer::scheduler, default_value_t = default().lr_scheduler_type, help_heading = "Optimizer")]
     pub lr_scheduler_type: SchedulerType,
 
     #[command(flatten)]

@@ -168,6 +168,12 @@ fn wrong_flags_and_values_are_usage_errors() {
         (&format!("{TRAIN} --eval_steps many"), "expected a number of steps"),
         (&format!("{TRAIN} --eval_split 0.1 --metric_for_best_model accuracy"), "loss, mrr@10, ndcg@10 or hit@1"),
         (&format!("{TRAIN} --save_strategy best"), "no, steps or epoch"),
+        (&format!("{TRAIN} --lr_scheduler_type cosin"), "is not known, one of linear, cosine, "),
+        (
+            &format!("{TRAIN} --lr_scheduler_type reduce_lr_on_plateau"),
+            "by the step alone, not by what was measured, one of linear",
+        ),
+        (&format!("{TRAIN} --lr_scheduler_type cosine_with_min_lr"), "`min_lr_ratio`"),
     ] {
         let done = desk.run(arguments);
         assert_eq!(done.code, 2, "{arguments}");

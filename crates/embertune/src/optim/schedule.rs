@@ -59,9 +59,20 @@ impl FromStr for SchedulerType {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or_else(|| Error::Setting {
-            problem: format!("`--lr_scheduler_type {name}` is not known"),
-            hint: Some(format!("one of {}", Self::NAMES.map(|(known, _)| known).join(", "))),
+        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
+        known.map(|(_, kind)| *kind).ok_or_else(|| {
+            // What else transformers has.
+            let reason = match name {
+                "reduce_lr_on_plateau" => "is not supported: a rate goes by the step alone, not by what was measured",
+                "cosine_with_min_lr" | "cosine_warmup_with_min_lr" => {
+                    "is not supported: warmup_stable_decay (`min_lr_ratio`) and polynomial (`lr_end`) end above 0"
+                }
+                _ => "is not known",
+            };
+            Error::Setting {
+                problem: format!("`--lr_scheduler_type {name}` {reason}"),
+                hint: Some(format!("one of {}", Self::NAMES.map(|(known, _)| known).join(", "))),
+            }
         })
     }
 }
