@@ -88,7 +88,8 @@ impl LossName {
         !matches!(self.reads(), Reads::Texts | Reads::TeacherScores)
     }
 
-    fn has_temperature(self) -> bool {
+    /// Whether it divides by `temperature`.
+    pub fn has_temperature(self) -> bool {
         self.compares_over_batch() || matches!(self, LossName::DistillKl | LossName::CoSent)
     }
 

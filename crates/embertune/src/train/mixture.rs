@@ -77,11 +77,15 @@ impl OwnSettings {
         put(&mut settings.passage_max_len, &self.passage_max_len);
         put(&mut settings.train_group_size, &self.train_group_size);
         put(&mut settings.use_inbatch_neg, &self.use_inbatch_neg);
-        put(&mut settings.temperature, &self.temperature);
         let loss = &mut settings.loss;
         if let Some(name) = self.loss.filter(|name| *name != loss.name) {
             *loss = of_another(name, loss);
         }
+        if !loss.name.has_temperature() {
+            // The run's is for the others.
+            settings.temperature = TrainSettings::default().temperature;
+        }
+        put(&mut settings.temperature, &self.temperature);
         put(&mut loss.directions, &self.directions);
         put_some(&mut loss.hardness_mode, &self.hardness_mode);
         put(&mut loss.hardness_strength, &self.hardness_strength);
@@ -285,6 +289,8 @@ mod tests {
         }
         let with = |text: &str| TrainSettings { dataset: vec![OwnSettings::default(), own(text)], ..run() };
         with(r#"{"loss": "cosent"}"#).validate().unwrap();
+        // The run's temperature is for those of its data sets that have one.
+        TrainSettings { temperature: 0.1, ..with(r#"{"loss": "triplet"}"#) }.validate().unwrap();
         let learnt = |settings: TrainSettings| {
             let loss = LossSettings { temperature_learning_rate: Some(0.1), ..settings.loss };
             TrainSettings { loss, ..settings }
@@ -292,6 +298,10 @@ mod tests {
         learnt(with(r#"{"train_group_size": 2}"#)).validate().unwrap();
         for (settings, problem) in [
             (with(r#"{"temperature": 0.0}"#), "data set b: `--temperature 0`"),
+            (
+                with(r#"{"loss": "triplet", "temperature": 0.5}"#),
+                "data set b: `--temperature 0.5` has no effect on `--loss triplet`",
+            ),
             (with(r#"{"margin": 0.5}"#), "data set b: `--margin` has no effect on `--loss infonce`"),
             (with(r#"{"train_group_size": 1, "use_inbatch_neg": false}"#), "data set b: `--train_group_size 1`"),
             (learnt(with(r#"{"temperature": 0.1}"#)), "learns a single temperature"),

@@ -336,10 +336,30 @@ impl TrainSettings {
         self.lr_scheduler_kwargs.validate(self.lr_scheduler_type)?;
         self.adaptation.validate()?;
         self.loss.validate(self.use_inbatch_neg)?;
+        self.check_temperature()?;
         measure::check_settings(self)?;
         rounds::check_settings(self)?;
         self.some_query_has_a_negative()?;
         mixture::check(self)
+    }
+
+    /// A temperature has to be one of some loss of the run.
+    fn check_temperature(&self) -> Result<()> {
+        let mut own = self.dataset.iter().map(|own| own.loss.unwrap_or(self.loss.name));
+        let has_effect = match self.dataset.is_empty() {
+            true => self.loss.name.has_temperature(),
+            false => own.any(LossName::has_temperature),
+        };
+        if has_effect || self.temperature == TrainSettings::default().temperature {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            problem: format!(
+                "`--temperature {}` has no effect on `--loss {}`: it belongs to infonce, kl_div, m3_kd_loss, distill_kl, cosent",
+                self.temperature, self.loss.name
+            ),
+            hint: Some("leave it out, or choose another loss".into()),
+        })
     }
 
     fn check_data_sets(&self) -> Result<()> {
@@ -583,6 +603,22 @@ mod tests {
         }
         base.validate().unwrap();
         TrainSettings { per_device_train_batch_size: 1, train_group_size: 2, ..base }.validate().unwrap();
+    }
+
+    #[test]
+    fn a_temperature_is_refused_by_the_losses_that_have_none() {
+        for (name, _) in LossName::ALL {
+            let loss = LossSettings { name, ..LossSettings::default() };
+            let settings = TrainSettings { loss: loss.clone(), temperature: 0.5, ..TrainSettings::default() };
+            let has_effect = format!("{:?}", loss.loss(true, 0.5)) != format!("{:?}", loss.loss(true, 0.02));
+            match settings.validate() {
+                Ok(()) => assert!(has_effect, "{name}"),
+                Err(error) => {
+                    let problem = format!("`--temperature 0.5` has no effect on `--loss {name}`");
+                    assert!(!has_effect && error.to_string().starts_with(&problem), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

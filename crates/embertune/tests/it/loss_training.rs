@@ -45,15 +45,16 @@ fn pairs() -> Vec<Example> {
 }
 
 fn settings(name: LossName) -> TrainSettings {
+    let default = TrainSettings::default();
     TrainSettings {
         loss: LossSettings { name, ..LossSettings::default() },
-        temperature: 0.2,
+        temperature: if name.has_temperature() { 0.2 } else { default.temperature },
         per_device_train_batch_size: 6,
         train_group_size: 3,
         learning_rate: 5e-4,
         max_steps: Some(8),
         dropout: Some(0.0),
-        ..TrainSettings::default()
+        ..default
     }
 }
 
