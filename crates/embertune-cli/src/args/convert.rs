@@ -28,7 +28,7 @@ pub struct ConvertArgs {
     #[arg(value_name = "IN")]
     pub input: PathBuf,
 
-    /// Where to write them; the ending says the form: .jsonl, .json, .csv or .tsv, with .gz or without. A file is replaced
+    /// Where to write them; the ending says the form: .jsonl, .json, .csv or .tsv, with .gz, .zst or neither; .parquet. A file is replaced
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
 
@@ -56,6 +56,8 @@ pub enum TargetArg {
     Csv,
     /// Tab-separated values with a heading
     Tsv,
+    /// Apache Parquet, in a build with the feature `parquet`
+    Parquet,
     /// A folder with corpus.jsonl, queries.jsonl and qrels
     Beir,
 }
@@ -67,6 +69,7 @@ impl From<TargetArg> for Target {
             TargetArg::Json => Target::File(Form::JsonArray),
             TargetArg::Csv => Target::File(Form::Csv),
             TargetArg::Tsv => Target::File(Form::Tsv),
+            TargetArg::Parquet => Target::File(Form::Parquet),
             TargetArg::Beir => Target::Beir,
         }
     }

@@ -16,7 +16,7 @@ const TEMPORARY: &str = ".embertune-";
 ///
 /// # Errors
 /// [`Error::Io`] with `path`; nothing is left behind then.
-pub fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+pub fn write_file(path: &Path, fill: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> Result<()> {
     write(path, fill).map_err(Error::io(path, "write"))
 }
 
@@ -97,7 +97,7 @@ fn destination(path: &Path) -> io::Result<Destination> {
     }
 }
 
-fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn write(path: &Path, fill: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> io::Result<()> {
     let (target, folder) = match destination(path)? {
         Destination::Device(target) => {
             let mut out = BufWriter::new(File::options().write(true).open(target)?);

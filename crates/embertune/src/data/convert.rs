@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
 use super::atomic::{write_file, write_folder};
@@ -16,6 +14,7 @@ use super::files::for_each_row;
 use super::identity::TextId;
 use super::jsonl::{ROWS, not_empty};
 use super::object::Object;
+use super::packed::Packing;
 use super::source::{Form, Reading, ending};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -36,21 +35,17 @@ impl Target {
     /// # Errors
     /// A name that says nothing, or what can't be written.
     pub fn of(output: &Path) -> Result<Target> {
-        let fail = |problem: String, hint: &str| Err(Error::Setting { problem, hint: Some(hint.into()) });
         let name = output.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        if name.ends_with(".zst") {
-            return fail(format!("`{name}`: zstd is read, not written"), "name a file that ends in .gz, or in neither");
-        }
         Ok(Target::File(match ending(output).as_str() {
             "jsonl" | "ndjson" => Form::JsonLines,
             "json" => Form::JsonArray,
             "csv" => Form::Csv,
             "tsv" => Form::Tsv,
+            "parquet" => Form::Parquet,
             _ => {
-                return fail(
-                    format!("`{name}` does not say what it shall be"),
-                    "let it end in .jsonl, .json, .csv or .tsv, with .gz or without, or say it with `--to`",
-                );
+                let problem = format!("`{name}` does not say what it shall be");
+                let hint = "let it end in .jsonl, .json, .csv or .tsv, with .gz, .zst or neither, or in .parquet, or say it with `--to`";
+                return Err(Error::Setting { problem, hint: Some(hint.into()) });
             }
         }))
     }
@@ -107,16 +102,17 @@ pub fn convert(
         Target::File(form) => {
             let mut failed = None;
             let written = write_file(output, |out| {
-                let mut write = |out: &mut dyn Write| {
-                    write_rows(input, columns, (output, out), (form, shape), &mut counts, progress)
-                };
-                let done = if output.to_string_lossy().to_lowercase().ends_with(".gz") {
-                    let mut packed = GzEncoder::new(out, Compression::default());
-                    let done = write(&mut packed);
-                    packed.finish()?;
-                    done
-                } else {
-                    write(out)
+                let done = match (form, Packing::of_name(output)) {
+                    (Form::Parquet, Packing::None) => {
+                        write_parquet(input, columns, (output, out), shape, &mut counts, progress)
+                    }
+                    (Form::Parquet, packing) => Err(Error::Setting {
+                        problem: format!("`{}`: Parquet packs its columns itself", output.display()),
+                        hint: Some(format!("leave {} around it out", packing.name())),
+                    }),
+                    (_, packing) => packing.write(output, out, |out| {
+                        write_rows(input, columns, (output, out), (form, shape), &mut counts, progress)
+                    }),
                 };
                 // Gives the file up; the caller gets the error itself.
                 done.map_err(|error| {
@@ -179,11 +175,66 @@ fn write_rows(
             }
         }
     };
+    each_shaped(input, columns, shape, counts, progress, |n_before, fields| {
+        write(n_before, fields).map_err(Error::io(path, "write"))
+    })?;
+    if form == Form::JsonArray { out.write_all(b"\n]\n").map_err(Error::io(path, "write")) } else { Ok(()) }
+}
+
+/// Writes a Parquet file. The input is read once more, for the kinds of its columns.
+#[cfg(feature = "parquet")]
+fn write_parquet(
+    input: &Path,
+    columns: &Columns,
+    (path, out): (&Path, &mut (dyn Write + Send)),
+    shape: RowShape,
+    counts: &mut Counts,
+    progress: &dyn Progress,
+) -> Result<()> {
+    use super::parquet_writer::{Layout, ParquetWriter};
+
+    let mut layout = Layout::default();
+    for_each_row(input, columns, |object, _| {
+        shaped(object, shape)?.iter().for_each(|fields| layout.see(fields));
+        Ok(())
+    })?;
+    let mut writer = ParquetWriter::new(out, layout).map_err(Error::io(path, "write"))?;
+    each_shaped(input, columns, shape, counts, progress, |_, fields| {
+        writer.write(fields).map_err(Error::io(path, "write"))
+    })?;
+    writer.finish().map_err(Error::io(path, "write"))
+}
+
+/// Says that this build writes no Parquet.
+#[cfg(not(feature = "parquet"))]
+fn write_parquet(
+    _input: &Path,
+    _columns: &Columns,
+    (path, _out): (&Path, &mut (dyn Write + Send)),
+    _shape: RowShape,
+    _counts: &mut Counts,
+    _progress: &dyn Progress,
+) -> Result<()> {
+    Err(Error::Setting {
+        problem: format!("`{}`: this program was built without the feature `parquet`", path.display()),
+        hint: Some("build with `cargo build --release --features parquet`, or write .jsonl.gz".into()),
+    })
+}
+
+/// Gives the rows that the rows of `input` become, each with the number of those before it. What was read is said.
+fn each_shaped(
+    input: &Path,
+    columns: &Columns,
+    shape: RowShape,
+    counts: &mut Counts,
+    progress: &dyn Progress,
+    mut take: impl FnMut(usize, &Map<String, Value>) -> Result<()>,
+) -> Result<()> {
     let reading = for_each_row(input, columns, |object, _| {
         let rows = shaped(object, shape)?;
         counts.n_left_out += usize::from(rows.is_empty());
         for fields in &rows {
-            write(counts.n_written, fields).map_err(Error::io(path, "write"))?;
+            take(counts.n_written, fields)?;
             counts.n_written += 1;
         }
         Ok(())
@@ -196,7 +247,7 @@ fn write_rows(
             hint: Some("mine negatives with `embertune mine`, or choose `--shape pairs`".into()),
         });
     }
-    if form == Form::JsonArray { out.write_all(b"\n]\n").map_err(Error::io(path, "write")) } else { Ok(()) }
+    Ok(())
 }
 
 /// The rows that a row becomes.

@@ -15,6 +15,8 @@ pub mod near;
 pub mod object;
 pub mod packed;
 mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_writer;
 pub mod pool;
 pub mod row_list;
 pub mod source;

@@ -1,12 +1,16 @@
-//! The bytes of a file, unpacked where it is packed with gzip or zstd, whatever its name ends in.
+//! The bytes of a file, unpacked where it is packed with gzip or zstd, whatever its name ends in; and packed where the name of one that is
+//! written asks for it.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
+use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::error::{Error, Result};
 
@@ -14,6 +18,8 @@ const GZIP: &[u8] = b"\x1F\x8B";
 const ZSTD: &[u8] = b"\x28\xB5\x2F\xFD";
 /// Read at once from the file, and unpacked at once.
 const BLOCK_BYTES: usize = 1 << 16;
+/// What a frame of Zstandard holds that is written: it is in memory twice until then.
+const FRAME_BYTES: usize = 1 << 22;
 
 /// What a file is packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,73 @@ impl Packing {
             Packing::Gzip => "gzip",
             Packing::Zstd => "zstd",
         }
+    }
+}
+
+impl Packing {
+    /// What the name of a file asks for.
+    pub fn of_name(path: &Path) -> Packing {
+        let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
+        match ending.to_str() {
+            Some("gz") => Packing::Gzip,
+            Some("zst") => Packing::Zstd,
+            _ => Packing::None,
+        }
+    }
+
+    /// Writes through `fill` into `out`, packed.
+    ///
+    /// # Errors
+    /// Those of `fill`, and of `out` as errors of [`Error::Io`] with `path`.
+    pub fn write(
+        self,
+        path: &Path,
+        out: &mut dyn Write,
+        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Packing::None => fill(out),
+            Packing::Gzip => {
+                let mut packed = GzEncoder::new(out, Compression::default());
+                fill(&mut packed)?;
+                packed.finish().map(drop).map_err(Error::io(path, "write"))
+            }
+            Packing::Zstd => {
+                let mut packed = NewFrames { out, frame: Vec::new() };
+                fill(&mut packed)?;
+                packed.end_frame().map_err(Error::io(path, "write"))
+            }
+        }
+    }
+}
+
+/// Packs what is written with Zstandard, a frame after the other.
+struct NewFrames<'a> {
+    out: &'a mut dyn Write,
+    frame: Vec<u8>,
+}
+
+impl NewFrames<'_> {
+    fn end_frame(&mut self) -> io::Result<()> {
+        // The one level that the encoder has beside none.
+        let packed = compress_to_vec(self.frame.as_slice(), CompressionLevel::Fastest);
+        self.frame.clear();
+        self.out.write_all(&packed)
+    }
+}
+
+impl Write for NewFrames<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(FRAME_BYTES - self.frame.len());
+        self.frame.extend_from_slice(&bytes[..n]);
+        if self.frame.len() == FRAME_BYTES {
+            self.end_frame()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -127,6 +200,30 @@ impl<R: BufRead> Read for Frames<R> {
                 return Err(io::Error::other("the checksum is another one"));
             }
             self.is_within = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_by_its_name_comes_back_of_several_frames() {
+        let folder = tempfile::tempdir().unwrap();
+        let text: Vec<u8> = (0..FRAME_BYTES * 2 + 5).flat_map(|i| [b'a' + (i % 7) as u8, (i >> 9) as u8]).collect();
+        for (name, packing) in [("a.gz", Packing::Gzip), ("a.ZST", Packing::Zstd), ("a.txt", Packing::None)] {
+            let path = folder.path().join(name);
+            assert_eq!(Packing::of_name(&path), packing);
+            let mut out = Vec::new();
+            let fill = |out: &mut dyn Write| text.chunks(1000).try_for_each(|part| out.write_all(part));
+            packing.write(&path, &mut out, |out| fill(out).map_err(Error::io(&path, "write"))).unwrap();
+            assert_eq!(out.len() < text.len() / 20, packing != Packing::None);
+            fs::write(&path, out).unwrap();
+            let (mut reader, found) = open(&path).unwrap();
+            let mut back = Vec::new();
+            reader.read_to_end(&mut back).unwrap();
+            assert!(back == text && found == packing, "{name}");
         }
     }
 }

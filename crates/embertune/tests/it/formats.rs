@@ -191,9 +191,16 @@ fn parquet_files_are_the_same_rows() {
 #[cfg(not(feature = "parquet"))]
 #[test]
 fn a_build_without_parquet_says_how_to_have_it() {
-    let error = read_examples(&fixture("triplets.parquet"), &Silent).unwrap_err();
-    assert!(error.to_string().contains("built without the feature `parquet`"), "{error}");
-    assert!(error.hint().unwrap().contains("--features parquet"));
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.parquet");
+    let target = Target::of(&out).unwrap();
+    let from = fixture("triplets.jsonl");
+    let written = convert(&from, &Columns::default(), &out, target, RowShape::Rows, &Silent).unwrap_err();
+    for error in [read_examples(&fixture("triplets.parquet"), &Silent).unwrap_err(), written] {
+        assert!(error.to_string().contains("built without the feature `parquet`"), "{error}");
+        assert!(error.hint().unwrap().contains("--features parquet"));
+    }
+    assert!(!out.exists());
 }
 
 #[test]
@@ -237,7 +244,17 @@ fn rows_survive_every_form() {
     };
     let rows = |name: &str| texts(read_scored_examples(&path(name), &Silent).unwrap());
     let mut from = "rows.jsonl";
-    for name in ["rows.csv", "rows.json", "rows.tsv.gz", "rows.ndjson", "rows.json.gz", "back.jsonl"] {
+    let parquet = if cfg!(feature = "parquet") { "rows.parquet" } else { "more.jsonl" };
+    for name in [
+        "rows.csv",
+        "rows.json",
+        "rows.tsv.gz",
+        "rows.csv.zst",
+        "rows.ndjson.zst",
+        parquet,
+        "rows.json.gz",
+        "back.jsonl",
+    ] {
         assert_eq!(to(from, name).n_written, 2);
         assert_eq!(rows(name), rows("rows.jsonl"), "{name}");
         from = name;
@@ -293,4 +310,11 @@ fn shapes_and_beir_folders_hold_what_rows_say() {
     for name in ["x.zst", "x.txt", "x"] {
         assert!(Target::of(Path::new(name)).unwrap_err().hint().is_some());
     }
+    let parquet = Target::of(Path::new("x.parquet.gz")).unwrap();
+    let error = convert(&path("bare.jsonl"), &columns, &path("x.parquet.gz"), parquet, RowShape::Rows, &Silent);
+    let error = error.unwrap_err();
+    assert!(
+        error.to_string().contains("Parquet packs its columns itself") && !path("x.parquet.gz").exists(),
+        "{error}"
+    );
 }
