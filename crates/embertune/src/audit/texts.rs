@@ -117,15 +117,16 @@ pub struct Texts {
 impl Texts {
     /// A text. Where the temporary file can't be read it is empty, and [`check`](Self::check) has the error.
     pub fn text(&self, number: u32) -> String {
-        self.part(self.place(number))
+        self.read(&[number]).swap_remove(0)
     }
 
     /// Some texts.
     pub fn read(&self, numbers: &[u32]) -> Vec<String> {
         let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
         let span = self.place(first).start..self.place(last).end;
-        if !numbers.is_sorted() || span.end - span.start > READ_BYTES {
-            return numbers.iter().map(|&number| self.text(number)).collect();
+        if numbers.len() > 1 && (!numbers.is_sorted() || span.end - span.start > READ_BYTES) {
+            let (before, behind) = numbers.split_at(numbers.len() / 2);
+            return [self.read(before), self.read(behind)].concat();
         }
         let bytes = self.bytes_at(span.clone());
         let of = |&number: &u32| {
@@ -139,10 +140,6 @@ impl Texts {
     fn place(&self, number: u32) -> Range<u64> {
         let number = number as usize;
         (if number == 0 { 0 } else { self.ends[number - 1] })..self.ends[number]
-    }
-
-    fn part(&self, place: Range<u64>) -> String {
-        String::from_utf8_lossy(&self.bytes_at(place)).into_owned()
     }
 
     fn bytes_at(&self, place: Range<u64>) -> Vec<u8> {
@@ -292,5 +289,39 @@ impl Near {
     /// The group of a text.
     pub fn group(&self, number: u32) -> u32 {
         self.group[number as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_as_they_were_added_in_any_order_and_known_by_what_they_say() {
+        let list: Vec<_> = (0..6000).map(|i| format!("Text {i} {}", "\u{e9}".repeat(i * 31 % 5000))).collect();
+        let mut texts = NewTexts::default();
+        for part in list.chunks(2500) {
+            texts.add(&part.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        }
+        assert!(texts.bytes.len() > 2 * READ_BYTES, "not all of them are read at once");
+        let others = [format!(" {}\n", list[5]), list[7].to_uppercase(), "new".into()];
+        let numbers = texts.add(&others.each_ref().map(String::as_str)).unwrap();
+        assert_eq!(numbers, [5, 6000, 6001]);
+        let texts = texts.done();
+        assert_eq!([5, 7, 6000, 6001].map(|number| texts.said(number)), [5, 7, 7, 6001]);
+        for numbers in
+            [(0..6000).collect::<Vec<u32>>(), vec![5999, 3, 4, 3], (0..6000).rev().step_by(7).collect(), vec![]]
+        {
+            assert!(texts.read(&numbers).iter().eq(numbers.iter().map(|&number| &list[number as usize])));
+        }
+        assert_eq!((texts.text(6001), texts.len()), ("new".into(), 6002));
+        texts.check().unwrap();
+    }
+
+    #[test]
+    fn what_belongs_to_a_number_is_each_once_and_ascending() {
+        let pairs = Pairs::new([(3, 9), (1, 2), (3, 4), (3, 9)]);
+        assert_eq!([3, 1, 2].map(|number| pairs.of(number).collect::<Vec<_>>()), [vec![4, 9], vec![2], vec![]]);
+        assert!(pairs.has(3, 4) && !pairs.has(4, 3));
     }
 }
