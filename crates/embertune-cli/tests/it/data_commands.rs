@@ -42,7 +42,8 @@ fn an_output_that_says_no_form_is_refused() {
     let desk = Desk::new();
     for (arguments, problem) in [
         ("convert rows.jsonl out", "`out` does not say what it shall be"),
-        ("convert rows.jsonl out.jsonl.zst", "zstd is read, not written"),
+        #[cfg(not(feature = "parquet"))]
+        ("convert rows.jsonl out.parquet", "built without the feature `parquet`"),
         ("convert rows.jsonl out --to beir --shape pairs", "a BEIR folder has one shape"),
         ("convert rows.jsonl out.csv --columns question=query", "`question` is not one of query, pos,"),
     ] {

@@ -71,7 +71,7 @@ impl Guards {
         let mut mean_cosine = 0.0;
         if !self.collapsed && stats.mean_cosine > SUSPECTED && *step >= self.next_look {
             mean_cosine = without_dropout();
-            // Where vectors are always near to each other the looks become as rare as they can while little is lost.
+            // Of a model whose vectors are always near to each other the looks become rarer, since each costs a forward.
             self.next_look = step + 1 + step / 10;
         }
         once(&mut self.collapsed, mean_cosine > COLLAPSED, &|| {
