@@ -197,3 +197,19 @@ fn a_reader_that_closes_early_is_no_error() {
     let done = Done::of(child.wait_with_output().unwrap());
     assert_eq!((done.code, done.stderr.as_str()), (0, ""));
 }
+
+#[test]
+fn held_out_queries_that_are_trained_on_are_warned_of() {
+    let desk = Desk::new();
+    let rows = desk.read("rows.jsonl");
+    let lines =
+        |from: usize, n: usize| rows.lines().skip(from).take(n).map(|row| format!("{row}\n")).collect::<String>();
+    desk.write("train.jsonl", lines(0, 40));
+    let train = "train --model_name_or_path model --train_data train.jsonl --train_group_size 1 --max_steps 1 --query_max_len 16 \
+                 --passage_max_len 16 --eval_data dev.jsonl --output_dir";
+    for (out, from, said) in [("leaking", 37, true), ("apart", 40, false)] {
+        desk.write("dev.jsonl", lines(from, 8));
+        let done = desk.run(&format!("{train} {out}")).ok();
+        assert_eq!(done.stderr.contains("3 of 8 queries of dev.jsonl are trained on, too"), said, "{}", done.stderr);
+    }
+}

@@ -1,9 +1,10 @@
 //! The rows of a run: read, and divided into those it learns from and those it is measured on.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::data::{
-    Example, Examples, StoredExamples, read_examples_by, read_pool_by, store_examples, store_scored_examples,
+    Example, Examples, StoredExamples, TextId, read_examples_by, read_pool_by, store_examples, store_scored_examples,
 };
 use crate::error::Result;
 use crate::train::evaluation::{passages_of, split};
@@ -46,6 +47,7 @@ impl Rows {
         let (train, rows, path, candidates) = match (&settings.eval_data, settings.eval_split) {
             (Some(path), _) => {
                 let rows = read_examples_by(path, columns, observer)?;
+                say_what_is_learned(&train, &rows, settings, path, observer)?;
                 let candidates = candidates(&rows, settings, observer)?;
                 (train, rows, path, candidates)
             }
@@ -57,6 +59,32 @@ impl Rows {
         };
         Ok(Rows { train, held_out: Some(HeldOutRows { rows, path: path.clone(), candidates }) })
     }
+}
+
+/// Warns of held-out queries that are trained on.
+fn say_what_is_learned(
+    train: &StoredExamples,
+    held_out: &[Example],
+    settings: &TrainSettings,
+    path: &Path,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let mut asked: HashSet<_> = held_out.iter().map(|row| TextId::of(&row.query)).collect();
+    let n_asked = asked.len();
+    for row in train.rows() {
+        asked.remove(&TextId::of(&row?.query));
+    }
+    let n_learned = n_asked - asked.len();
+    if n_learned > 0 {
+        observer.warn(&format!(
+            "{n_learned} of {n_asked} queries of {} are trained on, too, so that the evaluation is better than that of other queries would be: \
+             `embertune split {} --apart_from {}` keeps them apart",
+            path.display(),
+            settings.train_data.display(),
+            path.display()
+        ));
+    }
+    Ok(())
 }
 
 /// The candidate pool, or else the passages of `rows`.
