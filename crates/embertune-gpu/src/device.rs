@@ -1,9 +1,11 @@
 //! [`Gpu`]: a device, opened and tried.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use burn_cubecl::CubeRuntime;
 use burn_tensor::backend::Backend as _;
+use cubecl::config::streaming::StreamingConfig;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig as _};
 use cubecl::features::TypeUsage;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::ComputeClient;
@@ -58,6 +60,7 @@ impl<R: CubeRuntime> Gpu<R> {
     /// Where there is no driver or no such device, or the sum is wrong.
     pub fn open(device: R::Device) -> Result<Self, Unavailable> {
         let (gpu, sum) = opening(|| {
+            compute_in_one_order();
             let client = R::client(&device);
             let gpu = Gpu {
                 device,
@@ -144,6 +147,16 @@ impl<R: CubeRuntime> Gpu<R> {
             *peak = self.buffers().used.max(*peak);
         }
     }
+}
+
+/// Lets all threads of the process hand their work to one queue of a device. By itself the runtime has a queue for each thread, and where several
+/// threads shared a device, as tests do, a norm was read too small at times. What trains and embeds here is one thread.
+fn compute_in_one_order() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let streaming = StreamingConfig { max_streams: 1, ..StreamingConfig::default() };
+        CubeClRuntimeConfig::set(CubeClRuntimeConfig { streaming, ..CubeClRuntimeConfig::default() });
+    });
 }
 
 /// NVIDIA's GPU of this number.
