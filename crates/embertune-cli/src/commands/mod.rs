@@ -87,7 +87,7 @@ fn start_threads(args: &MachineArgs) -> Result<()> {
     start_n_threads(args.threads)
 }
 
-/// The same with a number of threads; `None` is one for each core.
+/// The same with a number of threads, of which the calling one is the first; `None` is one for each core.
 fn start_n_threads(threads: Option<usize>) -> Result<()> {
     if threads == Some(0) {
         return Err(Error::Setting {

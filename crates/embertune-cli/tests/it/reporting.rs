@@ -137,6 +137,11 @@ fn tune_keeps_the_base_model_where_training_only_did_harm_and_says_so() {
     assert!(last.starts_with("no difference: MRR@10 is the same") && last.ends_with(said), "{last}");
     assert!(!done.stderr.contains("the model is that of step"), "{}", done.stderr);
     assert!(desk.read("all/report.html").contains(said) && desk.read("all/report.md").contains(said));
+    // Who asks for the base model gets it without that.
+    desk.run(&format!("{TRAIN} --output_dir asked --merge_alpha 0")).ok();
+    desk.run("compare model asked --index_file_jsonl_path pool.jsonl --query_file_jsonl_path rows.jsonl --save_verdict asked").ok();
+    desk.run("report asked").ok();
+    assert!(!desk.read("asked/report.md").contains(said));
 }
 
 #[test]

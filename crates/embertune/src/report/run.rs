@@ -210,10 +210,11 @@ impl Run {
         })
     }
 
-    /// What has to be said where nothing of the training was kept.
+    /// What has to be said where nothing of the training was kept, and nobody had asked for that.
     pub fn kept_base(&self) -> Option<&'static str> {
         let is_base = self.facts.merging.as_ref().is_some_and(|merging| merging.alpha == 0.0);
-        is_base.then_some(
+        let is_judged = self.facts.settings.get("merge_alpha").is_some_and(|alpha| alpha == "auto");
+        (is_base && is_judged).then_some(
             "nothing that this training made was better than the base model on the held-out queries, so the base model is what was saved",
         )
     }

@@ -278,14 +278,20 @@ fn sums_have_the_same_bits_whether_they_are_taken_while_the_backward_goes_on_or_
     }
 }
 
-#[test]
-fn the_upper_layers_are_summed_before_the_lower_ones_are_computed() {
+/// 150 rows of long texts, all in one batch, with their model.
+fn a_batch_of_several_chunks() -> Option<(TrainSettings, EmbeddingModel<Cpu>, TrainingSet)> {
     let settings = TrainSettings { per_device_train_batch_size: 150, ..shared(1) };
-    let Some(model) = model(&settings) else { return };
+    let model = model(&settings)?;
     let rows: Vec<_> = sharing_examples(150).into_iter().map(long).collect();
     let set = TrainingSet::new(&model, &rows, Path::new("train.jsonl"), &settings, &Silent).unwrap();
+    Some((settings, model, set))
+}
+
+#[test]
+fn the_upper_layers_are_summed_before_the_lower_ones_are_computed() {
+    let Some((settings, model, set)) = a_batch_of_several_chunks() else { return };
     let dropout = settings.dropout_rates(model.dropout());
-    let order: Vec<_> = (0..rows.len()).collect();
+    let order: Vec<_> = (0..set.rows.len()).collect();
     let objective = settings.objective();
     let (ops, parameters) = (model.ops(), model.parameters());
     let buckets = buckets(parameters, 1);
@@ -391,12 +397,9 @@ fn gradients_that_are_sent_in_bf16_change_losses_by_little() {
 
 #[test]
 fn chunks_of_ranks_have_the_gradient_of_the_batch_whatever_is_kept() {
-    let settings = TrainSettings { per_device_train_batch_size: 150, ..shared(1) };
-    let Some(model) = model(&settings) else { return };
-    let rows: Vec<_> = sharing_examples(150).into_iter().map(long).collect();
-    let set = TrainingSet::new(&model, &rows, Path::new("train.jsonl"), &settings, &Silent).unwrap();
+    let Some((settings, model, set)) = a_batch_of_several_chunks() else { return };
     let dropout = settings.dropout_rates(model.dropout());
-    let order: Vec<_> = (0..rows.len()).collect();
+    let order: Vec<_> = (0..set.rows.len()).collect();
     let objective = settings.objective();
     let gradients = |ranks: Option<&ThreadRank>, kept_tokens| {
         let model = self::model(&settings).unwrap();
