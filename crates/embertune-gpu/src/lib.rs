@@ -30,8 +30,8 @@ use burn_cubecl::CubeRuntime;
 use embertune_kernels::Ops;
 use embertune_kernels::dropout::Dropout;
 use embertune_kernels::ops::{
-    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Heads, LinearGrads, Lookup, Memory, Norm,
-    NormSaved, Pooling, Ragged, RelativeBias, Weight,
+    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Chunks, Heads, LinearGrads, Lookup, Memory,
+    Norm, NormSaved, Pooling, Ragged, RelativeBias, Weight,
 };
 
 pub use device::Gpu;
@@ -80,6 +80,11 @@ impl<R: CubeRuntime> Ops for Gpu<R> {
 
     fn peak_bytes(&self, work: &mut dyn FnMut()) -> usize {
         self.peak(work)
+    }
+
+    fn chunks(&self) -> Chunks {
+        // Four times the tokens of the trait's take a quarter of the launches.
+        Chunks { tokens: 8192, at_once: 1 }
     }
 
     fn limit_buffers(&self, bytes: usize) {

@@ -271,6 +271,15 @@ pub enum Memory {
     },
 }
 
+/// How many tokens go through a model at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    /// At most this many in a chunk, unless a single text is longer.
+    pub tokens: usize,
+    /// So many chunks are computed at the same time, each by a thread of its own.
+    pub at_once: usize,
+}
+
 /// The operations of an encoder on one device. Every `x_forward` has its `x_backward`.
 ///
 /// `Buf` is a buffer of numbers on the device, `Packed` a weight matrix in the form that the device multiplies best.
@@ -311,6 +320,10 @@ pub trait Ops: Send + Sync {
         work();
         // Freed buffers are kept, so what is held now is what was needed.
         self.buffer_bytes().held
+    }
+    /// The chunks that texts are embedded in, where no backward follows.
+    fn chunks(&self) -> Chunks {
+        Chunks { tokens: 2048, at_once: 1 }
     }
     /// Keeps no freed buffers for reuse while all buffers take more than `bytes`. Without effect where freed buffers are not kept.
     fn limit_buffers(&self, _bytes: usize) {}

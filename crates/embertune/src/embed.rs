@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use embertune_kernels::Ops;
+use rayon::prelude::*;
 
 use crate::comm::{Alone, Communicator, all_or_none};
 use crate::error::{Error, Result};
@@ -15,10 +17,6 @@ mod among;
 pub mod cache;
 pub mod files;
 pub mod stored;
-
-/// At most this many tokens go through the model at once, unless a single text is longer: what a layer of a small model reads and writes then
-/// stays in the last cache, and the activations of a BERT-base take about 60 MB. Four times as many take 4 % more time.
-pub(crate) const MAX_CHUNK_TOKENS: usize = 2048;
 
 /// Vectors, one per text, `[n_rows, dim]` row-major.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,7 +57,7 @@ impl Vectors {
 }
 
 /// The vectors of `texts`, in their order, with the prompt of `role`, of at most `max_len` tokens (default: the model's
-/// maximum). `batch_size` texts at most go through the model at once; only the last bits of the result depend on it. Reports
+/// maximum). A chunk of `batch_size` texts at most goes through the model at once, on several threads as many chunks; only the last bits of the result depend on it. Reports
 /// progress in texts, and notes how many of them are too long.
 ///
 /// # Errors
@@ -109,7 +107,8 @@ impl Job<'_> {
         let ranks = self.ranks;
         let tokens = all_or_none(ranks, model.tokenize(texts, self.role, self.max_len))?;
         let groups = group_equal(&tokens);
-        let chunks: Vec<_> = chunks(&tokens, &groups, self.batch_size.max(1)).collect();
+        let most_tokens = model.ops().chunks().tokens;
+        let chunks: Vec<_> = chunks(&tokens, &groups, self.batch_size.max(1), most_tokens).collect();
         // In turns: they are sorted by length, so that all ranks have about as much to do.
         let chunks_of = |rank| chunks.iter().skip(rank).step_by(ranks.size());
         let groups_of = |rank| chunks_of(rank).copied().flatten().map(Vec::as_slice).collect::<Vec<_>>();
@@ -117,8 +116,9 @@ impl Job<'_> {
         let dim = model.dim();
         let mut values = vec![0.0; texts.len() * dim];
         let (mut n_done, mut n_said) = (0, 0);
-        let done = chunks_of(ranks.rank()).try_for_each(|chunk| {
-            for (group, vector) in chunk.iter().zip(encode(model, &tokens, chunk)?.chunks_exact(dim)) {
+        let own: Vec<_> = chunks_of(ranks.rank()).copied().collect();
+        let take = |chunk: &&[Vec<usize>], vectors: Vec<f32>| {
+            for (group, vector) in chunk.iter().zip(vectors.chunks_exact(dim)) {
                 for &text in group {
                     values[text * dim..][..dim].copy_from_slice(vector);
                 }
@@ -128,7 +128,8 @@ impl Job<'_> {
             progress.advance((n_of_all - n_said) as u64);
             n_said = n_of_all;
             if progress.is_stop_requested() { Err(Error::Stopped) } else { Ok(()) }
-        });
+        };
+        let done = each_chunk(&own, model.ops().chunks().at_once, |chunk| encode(model, &tokens, chunk), take);
         all_or_none(ranks, done)?;
         if ranks.size() > 1 {
             among::fill_in(&(0..ranks.size()).map(groups_of).collect::<Vec<_>>(), dim, ranks, &mut values)?;
@@ -195,17 +196,46 @@ fn group_equal(tokens: &[Tokens]) -> Vec<Vec<usize>> {
     groups
 }
 
-/// Cuts the groups into chunks of at most `batch_size` groups and [`MAX_CHUNK_TOKENS`] tokens, but at least one group.
+/// Computes every one of `chunks`, `at_once` of them at the same time, and gives what was made to `take`, one after another in no certain order.
+///
+/// # Errors
+/// The first failure of `compute` or `take`; no chunk is begun after it.
+pub(crate) fn each_chunk<C: Sync, T>(
+    chunks: &[C],
+    at_once: usize,
+    compute: impl Fn(&C) -> Result<T> + Sync,
+    take: impl FnMut(&C, T) -> Result<()> + Send,
+) -> Result<()> {
+    let rest = Mutex::new(chunks.iter());
+    let next = || locked(&rest).next();
+    let take = Mutex::new(take);
+    (0..at_once).into_par_iter().with_max_len(1).try_for_each(|_| {
+        while let Some(chunk) = next() {
+            if let Err(error) = compute(chunk).and_then(|made| locked(&take)(chunk, made)) {
+                *locked(&rest) = [].iter();
+                return Err(error);
+            }
+        }
+        Ok(())
+    })
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cuts the groups into chunks of at most `batch_size` groups and `most_tokens` tokens, but at least one group.
 fn chunks<'a>(
     tokens: &'a [Tokens],
     groups: &'a [Vec<usize>],
     batch_size: usize,
+    most_tokens: usize,
 ) -> impl Iterator<Item = &'a [Vec<usize>]> {
     let mut rest = groups;
     std::iter::from_fn(move || {
         // The first text is the longest of its chunk.
         let longest = tokens[rest.first()?[0]].ids.len();
-        let n = batch_size.min(MAX_CHUNK_TOKENS / longest).clamp(1, rest.len());
+        let n = batch_size.min(most_tokens / longest).clamp(1, rest.len());
         let (chunk, after) = rest.split_at(n);
         rest = after;
         Some(chunk)
@@ -214,6 +244,8 @@ fn chunks<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn tokens(ids: &[u32]) -> Tokens {
@@ -227,13 +259,39 @@ mod tests {
     }
 
     #[test]
+    fn each_chunk_is_taken_once_and_none_is_begun_after_a_failure() {
+        let numbers: Vec<usize> = (0..100).collect();
+        for at_once in [1, 4] {
+            let mut taken = Vec::new();
+            let take = |&number: &usize, square: usize| {
+                taken.push((number, square));
+                Ok(())
+            };
+            each_chunk(&numbers, at_once, |n| Ok(n * n), take).unwrap();
+            taken.sort_unstable();
+            assert_eq!(taken, numbers.iter().map(|&n| (n, n * n)).collect::<Vec<_>>());
+
+            let n_begun = AtomicUsize::new(0);
+            let compute = |&number: &usize| {
+                n_begun.fetch_add(1, Ordering::Relaxed);
+                if number == 3 { Err(Error::Stopped) } else { Ok(()) }
+            };
+            assert!(matches!(each_chunk(&numbers, at_once, compute, |_, ()| Ok(())), Err(Error::Stopped)));
+            if at_once == 1 {
+                assert_eq!(n_begun.into_inner(), 4);
+            }
+        }
+    }
+
+    #[test]
     fn chunks_hold_every_group_once_within_both_bounds() {
-        const MOST: usize = MAX_CHUNK_TOKENS;
+        const MOST: usize = 1024;
         let lengths = [2 * MOST, MOST, MOST / 2 + 1, MOST / 2, MOST / 2, MOST / 3 + 1, 10, 10, 10, 1];
         let all = lengths.map(|n| tokens(&vec![7; n]));
         let groups: Vec<_> = (0..lengths.len()).map(|i| vec![i]).collect();
-        let cut: Vec<Vec<usize>> = chunks(&all, &groups, 3).map(|chunk| chunk.iter().map(|g| g[0]).collect()).collect();
+        let cut: Vec<Vec<usize>> =
+            chunks(&all, &groups, 3, MOST).map(|chunk| chunk.iter().map(|g| g[0]).collect()).collect();
         assert_eq!(cut, [vec![0], vec![1], vec![2], vec![3, 4], vec![5, 6], vec![7, 8, 9]]);
-        assert_eq!(chunks(&all, &[], 3).count(), 0);
+        assert_eq!(chunks(&all, &[], 3, MOST).count(), 0);
     }
 }

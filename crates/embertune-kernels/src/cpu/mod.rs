@@ -36,7 +36,7 @@ use std::ops::Range;
 
 use crate::dropout::Dropout;
 use crate::ops::{
-    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, FeedForward, FeedForwardGrads, Heads,
+    Activation, AdafactorStep, AdamWStep, AttentionSaved, BufferBytes, Chunks, FeedForward, FeedForwardGrads, Heads,
     LinearGrads, Lookup, Norm, NormSaved, Ops, Pooling, Ragged, RelativeBias, Weight,
 };
 use bf16::tile::MultiplyPairs;
@@ -124,6 +124,12 @@ impl Ops for Cpu {
 
     fn buffer_bytes(&self) -> BufferBytes {
         self.pool.bytes()
+    }
+
+    fn chunks(&self) -> Chunks {
+        // What a layer of a small model reads and writes stays in the last cache. Threads that have a chunk each need not wait for one another
+        // after every operation; more than 16 would take more memory than they save time.
+        Chunks { tokens: 1024, at_once: rayon::current_num_threads().min(16) }
     }
 
     fn limit_buffers(&self, bytes: usize) {

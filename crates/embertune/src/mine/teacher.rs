@@ -4,13 +4,14 @@
 //! answers, where limits are given.
 
 use embertune_kernels::Ops;
+use embertune_kernels::ops::Chunks;
 use serde_json::Value;
 
 use super::RowScores;
 use super::select::Verdict;
 use super::settings::{Limits, check_limits};
 use crate::data::Row;
-use crate::embed::MAX_CHUNK_TOKENS;
+use crate::embed::each_chunk;
 use crate::error::{Error, Result};
 use crate::model::CrossEncoder;
 use crate::progress::Progress;
@@ -140,8 +141,10 @@ pub fn score_pairs<O: Ops>(
     for (slice, scores) in pairs.chunks(SLICE).zip(scores.chunks_mut(SLICE)) {
         let tokens = teacher.tokenize(slice)?;
         n_truncated += tokens.iter().filter(|tokens| tokens.truncated).count();
-        for chunk in chunks(&tokens, batch_size) {
-            for (&place, score) in chunk.iter().zip(teacher.score(chunk.iter().map(|&place| &tokens[place]))) {
+        let Chunks { tokens: most_tokens, at_once } = teacher.ops().chunks();
+        let compute = |chunk: &Vec<usize>| Ok(teacher.score(chunk.iter().map(|&place| &tokens[place])));
+        each_chunk(&chunks(&tokens, batch_size, most_tokens), at_once, compute, |chunk, made| {
+            for (&place, score) in chunk.iter().zip(made) {
                 if !score.is_finite() {
                     return Err(Error::Setting {
                         problem: format!("the cross-encoder gives `{}` the score {score}", slice[place].0),
@@ -151,7 +154,8 @@ pub fn score_pairs<O: Ops>(
                 scores[place] = score;
             }
             progress.advance(chunk.len() as u64);
-        }
+            Ok(())
+        })?;
     }
     progress.finish();
     if n_truncated > 0 {
@@ -165,13 +169,13 @@ pub fn score_pairs<O: Ops>(
     Ok(scores)
 }
 
-/// The places of all pairs, the longest first, in chunks of at most `batch_size` pairs and [`MAX_CHUNK_TOKENS`] tokens, but at least one.
-fn chunks(tokens: &[PairTokens], batch_size: usize) -> Vec<Vec<usize>> {
+/// The places of all pairs, the longest first, in chunks of at most `batch_size` pairs and `most_tokens` tokens, but at least one.
+fn chunks(tokens: &[PairTokens], batch_size: usize, most_tokens: usize) -> Vec<Vec<usize>> {
     let mut places: Vec<_> = (0..tokens.len()).collect();
     places.sort_by_key(|&place| std::cmp::Reverse(tokens[place].ids.len()));
     let mut chunks = Vec::new();
     while let Some(&first) = places.first() {
-        let n = (MAX_CHUNK_TOKENS / tokens[first].ids.len()).min(batch_size).clamp(1, places.len());
+        let n = (most_tokens / tokens[first].ids.len()).min(batch_size).clamp(1, places.len());
         let rest = places.split_off(n);
         chunks.push(std::mem::replace(&mut places, rest));
     }

@@ -151,6 +151,11 @@ impl<O: Ops> CrossEncoder<O> {
         self.tokenizer.max_len()
     }
 
+    /// What it computes with.
+    pub fn ops(&self) -> &O {
+        &self.ops
+    }
+
     /// The tokens of pairs of a query and a passage.
     ///
     /// # Errors

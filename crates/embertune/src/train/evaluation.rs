@@ -12,8 +12,8 @@ use embertune_kernels::Ops;
 
 use crate::comm::{Communicator, gather};
 use crate::data::{Example, Examples, Pool, Scores as RowScores, StoredExamples, TextId};
+use crate::embed::Vectors;
 use crate::embed::cache::{Embedding, LIMIT_GB, SLICE, VectorCache};
-use crate::embed::{MAX_CHUNK_TOKENS, Vectors};
 use crate::error::{Error, Result};
 use crate::eval::retrieval::score;
 use crate::eval::similarity::cosine;
@@ -92,7 +92,7 @@ pub struct EvaluationShape {
     pub sample: Batch,
     /// All that is encoded: queries, candidates, and the rows of the loss.
     pub n_tokens: usize,
-    /// The most that goes through the model at once.
+    /// The most that goes through the model at once, of all threads.
     pub chunk_tokens: usize,
     /// Queries and candidates, whose vectors are held.
     pub n_vectors: usize,
@@ -196,6 +196,7 @@ impl HeldOut {
                 sample.push(&text.ids, text.prompt_len, 0);
             }
         }
+        let chunks = model.ops().chunks();
         let of_candidates = n_sampled * self.pool.len() / tokens.len();
         let of_queries: usize = self.rows.rows.iter().map(|row| self.rows.texts.n_tokens(row.query)).sum();
         // Texts that come in several batches count once.
@@ -207,7 +208,7 @@ impl HeldOut {
         Ok(EvaluationShape {
             sample,
             n_tokens: of_queries + of_candidates + of_rest,
-            chunk_tokens: (BATCH_SIZE * longest).min(MAX_CHUNK_TOKENS).min(of_candidates),
+            chunk_tokens: (chunks.at_once * (BATCH_SIZE * longest).min(chunks.tokens.max(longest))).min(of_candidates),
             n_vectors: self.queries.len() + self.pool.len(),
             n_written: self.vectors.as_ref().map_or(0, |_| self.pool.len().min(SLICE)),
         })
