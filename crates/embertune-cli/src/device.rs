@@ -13,6 +13,7 @@ use embertune::{Error, Result};
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
 use embertune_gpu::Products;
 use embertune_kernels::cpu::Cpu;
+use embertune_kernels::search::SearchDevice;
 
 use crate::args::MachineArgs;
 
@@ -140,6 +141,19 @@ impl Device {
                 Ok(device)
             }
             None => Ok(Device::Cpu(cpu(precision, args.emulation())?)),
+        }
+    }
+
+    /// What searches on it, where it is a GPU.
+    pub fn searching(&self) -> Option<Box<dyn SearchDevice>> {
+        match self {
+            Device::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(gpu) => Some(Box::new(gpu.clone())),
+            #[cfg(feature = "rocm")]
+            Device::Rocm(gpu) => Some(Box::new(gpu.clone())),
+            #[cfg(any(feature = "vulkan", feature = "metal"))]
+            Device::Wgpu(gpu) => Some(Box::new(gpu.clone())),
         }
     }
 

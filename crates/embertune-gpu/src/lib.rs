@@ -21,6 +21,7 @@ mod linear;
 mod normalize;
 mod pool;
 mod products;
+mod search;
 mod squared_norm;
 mod tensors;
 

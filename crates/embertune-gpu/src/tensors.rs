@@ -1,5 +1,6 @@
 //! Burn's tensors as buffers: their types, to the device and back, and as arguments of kernels.
 
+use std::fmt::Debug;
 use std::panic::resume_unwind;
 
 use burn_cubecl::kernel::into_contiguous;
@@ -52,9 +53,18 @@ impl<R: CubeRuntime> Gpu<R> {
         if buffer.dims()[0] == 0 {
             return Vec::new();
         }
-        let data = self.done(|| buffer.try_into_data().map_err(|error| format!("{error:?}")));
-        let data = data.unwrap_or_else(|failure| resume_unwind(Box::new(failure)));
-        data.into_vec().expect("a buffer of f32")
+        self.to_host(|| buffer.try_into_data()).into_vec().expect("a buffer of f32")
+    }
+
+    /// As [`read`](Self::read), of numbers.
+    pub(crate) fn read_indices(&self, indices: Indices<R>) -> Vec<u32> {
+        let data = self.to_host(|| indices.try_into_data());
+        data.into_vec().expect("a buffer of i32").into_iter().map(i32::cast_unsigned).collect()
+    }
+
+    fn to_host<E: Debug>(&self, read: impl FnOnce() -> Result<TensorData, E>) -> TensorData {
+        let data = self.done(|| read().map_err(|error| format!("{error:?}")));
+        data.unwrap_or_else(|failure| resume_unwind(Box::new(failure)))
     }
 
     /// How many threads a pass over `n` elements takes.

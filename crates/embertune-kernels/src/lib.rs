@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod dropout;
 pub mod ops;
 pub mod reference;
+pub mod search;
 pub mod testing;
 
 pub use ops::Ops;

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         match option {
             [flag, n] if flag == "--threads" => n_threads = n.parse()?,
             [flag, name] if flag == "--first-pass" && name == "products" => first_pass = FirstPass::Products,
-            [flag, name] if flag == "--first-pass" && name == "bytes" && first_pass != FirstPass::Products => {}
+            [flag, name] if flag == "--first-pass" && name == "bytes" && matches!(first_pass, FirstPass::Bytes(_)) => {}
             _ => return Err(format!("`{}` is unknown, or not for this machine; {USAGE}", option.join(" ")).into()),
         }
     }

@@ -131,7 +131,7 @@ pub struct MineArgs {
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Mining")]
     pub seed: u64,
 
-    /// Accepted for command lines of the original; this build searches on the CPU
+    /// Search on the GPU (see --device), where there is one: finds what the CPU finds
     #[arg(long, value_parser = boolean::parse, num_args = 0..=1, default_missing_value = "true", default_value_t = false,
           hide_default_value = true, value_name = "True|False", help_heading = "Mining", action = clap::ArgAction::Set)]
     pub use_gpu_for_searching: bool,

@@ -5,9 +5,10 @@ use embertune::data::atomic::check_writable;
 use embertune::data::{Row, read_pool_by, read_rows_by};
 use embertune::embed::cache::VectorCache;
 use embertune::embed::stored::{VectorFile, read_vectors};
-use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, VectorSource, mine, output};
+use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, Shared, VectorSource, mine, output};
 use embertune::model::EmbeddingModel;
 use embertune::progress::Progress;
+use embertune::search::exact::FirstPass;
 use embertune::{Error, Result};
 use embertune_kernels::Ops;
 use embertune_kernels::cpu::Cpu;
@@ -20,18 +21,27 @@ use crate::device::{Device, on_device};
 pub fn run(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<()> {
     let Prepared { settings, review, rows, pool } = all_or_none(ranks, prepare(args, ranks, progress))?;
     let cache = args.embedding.cache();
-    let mined = match model_name(args, &settings, progress) {
-        Some(name) => {
-            let device = Device::open(&args.machine, args.machine.precision, ranks, progress)?;
-            on_device!(device, |ops| {
-                let model = all_or_none(ranks, load_named(ops, name, &args.model_changes, progress))?;
-                let source = all_or_none(ranks, vectors(args, Some(&model), cache.as_ref()))?;
-                mine(source.among(ranks), rows, pool, &review, &settings, progress)
-            })
-        }
+    let name = model_name(args, &settings, progress);
+    let searches_on_gpu = args.use_gpu_for_searching && settings.ranking != Ranking::Bm25;
+    let device = if name.is_some() || searches_on_gpu {
+        Device::open(&args.machine, args.machine.precision, ranks, progress)?
+    } else {
+        Device::Cpu(Cpu::new())
+    };
+    let searching = device.searching().filter(|_| searches_on_gpu);
+    if args.use_gpu_for_searching && searching.is_none() {
+        progress.note("`--use_gpu_for_searching`: the search runs on the CPU, and finds the same");
+    }
+    let first_pass = searching.as_deref().map_or_else(FirstPass::fastest, FirstPass::Device);
+    let mined = match name {
+        Some(name) => on_device!(device, |ops| {
+            let model = all_or_none(ranks, load_named(ops, name, &args.model_changes, progress))?;
+            let source = all_or_none(ranks, vectors(args, Some(&model), cache.as_ref()))?;
+            mine(Shared { first_pass, ..source.among(ranks) }, rows, pool, &review, &settings, progress)
+        }),
         None => {
             let source = all_or_none(ranks, vectors::<Cpu>(args, None, cache.as_ref()))?;
-            mine(source.among(ranks), rows, pool, &review, &settings, progress)
+            mine(Shared { first_pass, ..source.among(ranks) }, rows, pool, &review, &settings, progress)
         }
     };
     let mined = all_or_none(ranks, mined)?;
@@ -59,9 +69,6 @@ struct Prepared {
 
 fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<Prepared> {
     start_threads(&args.machine)?;
-    if args.use_gpu_for_searching {
-        progress.note("`--use_gpu_for_searching`: the search runs on the CPU");
-    }
     let settings = args.settings();
     settings.check()?;
     let writes = ranks.rank() == 0;

@@ -15,5 +15,6 @@ mod models;
 mod models_on_the_gpu;
 #[path = "../../../embertune-kernels/tests/it/scenarios.rs"]
 mod scenarios;
+mod search_on_the_gpu;
 #[path = "../../../embertune/tests/it/trajectory.rs"]
 mod trajectory;

@@ -20,6 +20,7 @@ use crate::embed::stored::VectorFile;
 use crate::error::Result;
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
+use crate::search::exact::FirstPass;
 use crate::search::{Hit, gather_hits};
 
 /// Where vectors come from.
@@ -37,16 +38,18 @@ pub enum VectorSource<'a, O: Ops> {
 impl<'a, O: Ops> VectorSource<'a, O> {
     /// The same for several ranks, which make the vectors and search them together.
     pub fn among(self, ranks: &'a dyn Communicator) -> Shared<'a, O> {
-        Shared { source: self, ranks }
+        Shared { source: self, ranks, first_pass: FirstPass::fastest() }
     }
 }
 
-/// Where vectors come from, and who makes and searches them; from a source alone, this process does.
+/// Where vectors come from, and who makes and searches them; from a source alone, this process does, on the CPU.
 pub struct Shared<'a, O: Ops> {
     /// On each rank the same.
     pub source: VectorSource<'a, O>,
     /// All of them get all that one process would.
     pub ranks: &'a dyn Communicator,
+    /// How they are searched. The candidates are the same.
+    pub first_pass: FirstPass<'a>,
 }
 
 impl<'a, O: Ops> From<VectorSource<'a, O>> for Shared<'a, O> {
@@ -91,7 +94,7 @@ pub fn rank<'a, O: Ops>(
     settings: &MineSettings,
     progress: &dyn Progress,
 ) -> Result<Ranked<'a>> {
-    let Shared { source, ranks } = shared;
+    let Shared { source, ranks, first_pass } = shared;
     check_alike(rows, pool, ranks)?;
     let own = ranks.share(rows.len(), ranks.rank());
     let queries: Vec<_> = rows[own.clone()].iter().map(|row| row.example.query.as_str()).collect();
@@ -106,7 +109,7 @@ pub fn rank<'a, O: Ops>(
         return Ok(ranked_by_words(index, hits, rows, pool, settings));
     }
     let space = all_or_none(ranks, Space::new(source.among(ranks), rows, pool, settings, progress))?;
-    let mut hits = space.top_k(own.clone(), depth, progress);
+    let mut hits = space.top_k(first_pass, own.clone(), depth, progress);
     if settings.ranking == Ranking::Hybrid {
         hits = hits.and_then(|hits| fused(&space, own, &hits, &by_words().1, depth));
     }

@@ -128,7 +128,13 @@ impl<'a> Space<'a> {
     ///
     /// # Errors
     /// Where the vectors can't be read.
-    pub(super) fn top_k(&self, rows: Range<usize>, k: usize, progress: &dyn Progress) -> Result<Vec<Vec<Hit>>> {
+    pub(super) fn top_k(
+        &self,
+        first_pass: FirstPass<'_>,
+        rows: Range<usize>,
+        k: usize,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Vec<Hit>>> {
         let part;
         let queries = if rows.len() == self.queries.n_rows() {
             &self.queries
@@ -136,7 +142,7 @@ impl<'a> Space<'a> {
             part = self.queries.part(rows);
             &part
         };
-        let mut best = RunningTopK::new(FirstPass::fastest(), queries, k);
+        let mut best = RunningTopK::new(first_pass, queries, k);
         let say_how_much = |n_parts: usize| progress.start("searching", (queries.n_rows() * n_parts) as u64);
         self.for_each_part(say_how_much, |part| best.add(part, progress))?;
         progress.finish();

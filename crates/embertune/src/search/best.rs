@@ -1,6 +1,6 @@
 //! The best `k` of a query, exactly, out of candidates whose scores are known up to an error.
 
-use embertune_kernels::cpu::scan::dots;
+use embertune_kernels::cpu::scan::{bounded_norms, dots};
 
 use super::exact::{Hit, Part};
 
@@ -80,4 +80,11 @@ pub(super) fn floor(hits: &[Hit], k: usize) -> f32 {
 pub(super) fn reaches(floor: f32, score: f32, error: f32) -> bool {
     let is_below = score + error < floor;
     !is_below
+}
+
+/// For each of `queries`, `[n, dim]`, what a product in f32 and the exact score may differ by, relative to the candidate's norm: each is within `dim`
+/// roundings of the truth, of 2^-24 on the CPU, of twice that on a device that rounds to either side.
+pub(super) fn slacks(queries: &[f32], dim: usize) -> Vec<f32> {
+    let rounding = (dim as f32 + 16.0) * f32::EPSILON * 1.5;
+    bounded_norms(queries, dim).into_iter().map(|norm| rounding * norm).collect()
 }

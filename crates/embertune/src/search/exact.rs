@@ -2,15 +2,16 @@
 //! in parts, so that not all of them have to be in memory.
 //!
 //! The score matrix of a real pool (10,000 queries by a million candidates: 40 GB) never exists. A first pass makes approximate
-//! scores whose error is bounded, from one byte per element or in blocks of f32 products; what cannot be among the best is
+//! scores whose error is bounded, from one byte per element or in blocks of f32 products, here or on a GPU; what cannot be among the best is
 //! dropped. The rest is scored by one f32 dot product per pair, always the same, so that hits and scores depend on neither
 //! the first pass, nor the parts, nor the number of threads.
 
 use std::cmp::Ordering;
 
 use embertune_kernels::cpu::scan::MultiplyBytes;
+use embertune_kernels::search::SearchDevice;
 
-use super::{bytes, products};
+use super::{bytes, groups, products};
 use crate::embed::Vectors;
 use crate::progress::Progress;
 
@@ -64,18 +65,20 @@ pub(super) struct Wanted<'a> {
 }
 
 /// How the first pass computes scores. The hits are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstPass {
+#[derive(Clone, Copy, Debug)]
+pub enum FirstPass<'a> {
     /// Products in f32.
     Products,
     /// Products of bytes where there are enough queries and candidates, so that coding them pays. Queries whose candidates the
     /// bytes don't tell apart are searched by [`FirstPass::Products`].
     Bytes(MultiplyBytes),
+    /// Products in f32 on a device.
+    Device(&'a dyn SearchDevice),
 }
 
-impl FirstPass {
-    /// The fastest on this machine.
-    pub fn fastest() -> FirstPass {
+impl FirstPass<'_> {
+    /// The fastest on this machine without a device.
+    pub fn fastest() -> Self {
         MultiplyBytes::native().map_or(FirstPass::Products, FirstPass::Bytes)
     }
 }
@@ -85,7 +88,7 @@ pub const PART_ROWS: usize = 1 << 16;
 
 /// The best candidates of each query so far, of a pool that comes in parts.
 pub struct RunningTopK<'a> {
-    first_pass: FirstPass,
+    first_pass: FirstPass<'a>,
     queries: &'a Vectors,
     k: usize,
     hits: Vec<Vec<Hit>>,
@@ -94,7 +97,7 @@ pub struct RunningTopK<'a> {
 
 impl<'a> RunningTopK<'a> {
     /// No candidates yet.
-    pub fn new(first_pass: FirstPass, queries: &'a Vectors, k: usize) -> Self {
+    pub fn new(first_pass: FirstPass<'a>, queries: &'a Vectors, k: usize) -> Self {
         RunningTopK { first_pass, queries, k, hits: vec![Vec::new(); queries.n_rows()], n_seen: 0 }
     }
 
@@ -109,8 +112,10 @@ impl<'a> RunningTopK<'a> {
         let part = Part { first_row: self.n_seen as u32, values: part };
         let wanted = Wanted { queries, k: self.k, so_far: &self.hits };
         let mut found = vec![None; queries.n_rows()];
-        if let FirstPass::Bytes(how) = self.first_pass {
-            bytes::search(how, wanted, part, &mut found, progress);
+        match self.first_pass {
+            FirstPass::Products => {}
+            FirstPass::Bytes(how) => bytes::search(how, wanted, part, &mut found, progress),
+            FirstPass::Device(device) => groups::search(device, wanted, part, &mut found, progress),
         }
         products::search(wanted, part, &mut found, progress);
         self.hits = found.into_iter().map(Option::unwrap_or_default).collect();
@@ -141,7 +146,7 @@ pub fn top_k(queries: &Vectors, pool: &Vectors, k: usize, progress: &dyn Progres
 /// # Panics
 /// Where the dims differ.
 pub fn top_k_by(
-    first_pass: FirstPass,
+    first_pass: FirstPass<'_>,
     queries: &Vectors,
     pool: &Vectors,
     k: usize,

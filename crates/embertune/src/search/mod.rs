@@ -4,6 +4,7 @@ pub mod among;
 mod best;
 mod bytes;
 pub mod exact;
+mod groups;
 mod products;
 
 pub use among::{gather_hits, top_k_among};

@@ -4,7 +4,7 @@ use embertune_kernels::cpu::matmul::matmul_nt;
 use embertune_kernels::cpu::scan;
 use rayon::prelude::*;
 
-use super::best::{Best, Candidate, reaches};
+use super::best::{Best, Candidate, reaches, slacks};
 use super::exact::{Hit, Part, Wanted};
 use crate::embed::Vectors;
 use crate::progress::Progress;
@@ -40,9 +40,7 @@ pub(super) fn search(wanted: Wanted<'_>, part: Part<'_>, found: &mut [Option<Vec
 fn block(queries: &Vectors, part: Part<'_>, norms: &[f32], mut best: Vec<Best<'_>>, open: &[usize]) -> Vec<Vec<Hit>> {
     let dim = queries.dim;
     let values: Vec<f32> = open.iter().flat_map(|&query| queries.row(query)).copied().collect();
-    // What a product and a dot product may differ by, relative to the norms: each is within `dim` roundings of 2^-24 of the truth.
-    let rounding = (dim as f32 + 16.0) * f32::EPSILON * 1.5;
-    let slacks: Vec<f32> = scan::bounded_norms(&values, dim).into_iter().map(|norm| rounding * norm).collect();
+    let slacks = slacks(&values, dim);
     let mut scores = vec![0.0; open.len() * CANDIDATES.min(part.n_rows(dim))];
     for (i, candidates) in part.values.chunks(CANDIDATES * dim).enumerate() {
         let n = candidates.len() / dim;

@@ -8,6 +8,7 @@ use embertune::search::exact::{FirstPass, RunningTopK, top_k_by};
 use embertune::search::{Hit, top_k};
 use embertune_kernels::cpu::scan::{MultiplyBytes, dots};
 use embertune_kernels::dropout::splitmix64;
+use embertune_kernels::search::{GroupBest, SearchDevice, groups_of};
 use embertune_kernels::testing::seeded;
 
 use crate::golden::{self, Tensor};
@@ -56,10 +57,40 @@ fn search_equals_brute_force_with_ties_in_the_order_of_rows() {
     }
 }
 
+/// A device whose scores are all as wrong as scores of a device may be, to either side; seven queries at a time.
+#[derive(Debug)]
+struct Imprecise;
+
+impl SearchDevice for Imprecise {
+    fn best_of_groups(
+        &self,
+        queries: &[f32],
+        candidates: &[f32],
+        dim: usize,
+        n_groups: usize,
+        found: &mut dyn FnMut(usize, &[GroupBest]),
+    ) {
+        for (i, seven) in queries.chunks(7 * dim).enumerate() {
+            let of_query = |(j, query): (usize, &[f32])| {
+                let score = |(row, candidate): (usize, &[f32])| {
+                    let terms = || query.iter().zip(candidate).map(|(q, p)| f64::from(*q) * f64::from(*p));
+                    let error = terms().map(f64::abs).sum::<f64>() * dim as f64 * f64::from(f32::EPSILON);
+                    let sign = [-1.0, 1.0][(splitmix64((j * 1_000_003 + row) as u64) % 2) as usize];
+                    (terms().sum::<f64>() + sign * error) as f32
+                };
+                groups_of(&candidates.chunks(dim).enumerate().map(score).collect::<Vec<_>>(), n_groups)
+            };
+            let groups: Vec<_> = seven.chunks(dim).enumerate().flat_map(of_query).collect();
+            found(7 * i, &groups);
+        }
+    }
+}
+
 /// Every first pass that this machine has.
-fn first_passes() -> Vec<FirstPass> {
+fn first_passes() -> Vec<FirstPass<'static>> {
     let native = MultiplyBytes::native().map(FirstPass::Bytes);
-    [Some(FirstPass::Products), native, Some(FirstPass::Bytes(MultiplyBytes::emulated()))]
+    let emulated = FirstPass::Bytes(MultiplyBytes::emulated());
+    [Some(FirstPass::Products), native, Some(emulated), Some(FirstPass::Device(&Imprecise))]
         .into_iter()
         .flatten()
         .collect()
@@ -97,6 +128,13 @@ fn every_first_pass_finds_exactly_what_brute_force_finds() {
     }
     let [queries, pool] = [(QUERIES, 1), (POOL, 2)].map(|(n, seed)| made(n, 24, seed, |_, x| x));
     check("all of the pool", &queries, &pool, &[POOL, POOL + 7]);
+}
+
+/// 512 candidates of this width are what a device takes at once.
+#[test]
+fn a_pool_in_blocks_of_a_device_gives_what_it_gives_as_a_whole() {
+    let dim = 1 << 15;
+    check("two blocks", &integers(9, dim, 1), &integers(520, dim, 2), &[3, 515]);
 }
 
 #[test]
