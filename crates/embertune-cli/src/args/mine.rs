@@ -39,7 +39,7 @@ pub struct MineArgs {
     #[arg(long, value_name = "PART=COLUMN,...")]
     pub columns: Option<Columns>,
 
-    /// Where to write the rows with their negatives, in `neg`; an existing file is replaced
+    /// Where to write the rows with their negatives, in `neg`; an existing file is replaced. With .gz or .zst at its end it is packed
     #[arg(long, value_name = "FILE")]
     pub output_file: PathBuf,
 

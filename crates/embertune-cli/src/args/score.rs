@@ -34,7 +34,7 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "PART=COLUMN,...")]
     pub columns: Option<Columns>,
 
-    /// Where to write the rows with pos_scores and neg_scores; an existing file is replaced
+    /// Where to write the rows with pos_scores and neg_scores; an existing file is replaced. With .gz or .zst at its end it is packed
     #[arg(long, value_name = "FILE")]
     pub output_file: PathBuf,
 

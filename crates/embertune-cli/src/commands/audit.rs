@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use embertune::Result;
 use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repaired};
 use embertune::comm::Alone;
-use embertune::data::atomic::{check_writable, write_file};
+use embertune::data::atomic::{check_apart, check_writable, write_file};
+use embertune::data::packed::check_lines;
 use embertune::data::{
     Columns, Examples, Scores, StoredExamples, read_pool_by, read_rows_by, store_examples, store_scored_examples,
 };
@@ -22,9 +23,7 @@ use crate::printer;
 /// Runs the command. The exit code says whether something was found that is as severe as `--fail_on`.
 pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     start_threads(&args.machine)?;
-    for output in args.output.iter().chain(&args.html).chain(&args.fix) {
-        check_writable(output)?;
-    }
+    check_outputs(args)?;
     let columns = args.columns.clone().unwrap_or_default();
     let examples = read(&args.data, &columns, progress)?;
     let test = args.test.as_deref().map(|path| read(path, &columns, progress)).transpose()?;
@@ -61,6 +60,17 @@ pub fn run(args: &AuditArgs, progress: &dyn Progress) -> Result<ExitCode> {
     let severe = args.fail_on.severity();
     let is_found = severe.is_some_and(|severe| audit.findings.iter().any(|finding| finding.severity >= severe));
     Ok(diagnostics::exit_code(is_found))
+}
+
+fn check_outputs(args: &AuditArgs) -> Result<()> {
+    for output in args.output.iter().chain(&args.html) {
+        check_writable(output)?;
+    }
+    args.fix.as_deref().map_or(Ok(()), check_lines)?;
+    let list = args.fix.as_deref().map(list_path);
+    let outputs = [&args.output, &args.html, &args.fix, &list];
+    let read = [&args.test, &args.candidate_pool];
+    check_apart(outputs.into_iter().flatten(), read.into_iter().flatten().chain([&args.data]))
 }
 
 /// Rows with their scores if they have some. What has scores of another form is read without, and pairs with the label 1 or 0 are rows

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use embertune::comm::{Communicator, all_or_none, by_first};
-use embertune::data::atomic::check_writable;
+use embertune::data::atomic::{check_apart, check_writable};
 use embertune::eval::retrieval::deepest;
 use embertune::eval::similarity::{ScoredPair, Triplet, evaluate_pairs, evaluate_triplets, read_pairs, read_triplets};
 use embertune::eval::trec::{read_run, write_run};
@@ -13,7 +13,7 @@ use embertune::{Error, Result};
 
 use super::test_sets::{self, Evaluator, SAVED_DEPTH};
 use super::{load_named, start_threads};
-use crate::args::EvaluateArgs;
+use crate::args::{EvaluateArgs, TestSetArgs};
 use crate::device::{Device, on_device};
 use crate::printer::{self, Evaluated};
 
@@ -68,6 +68,9 @@ fn prepare(args: &EvaluateArgs, ranks: &dyn Communicator, progress: &dyn Progres
     for output in args.output.iter().chain(&args.run_file).filter(|_| ranks.rank() == 0) {
         check_writable(output)?;
     }
+    let EvaluateArgs { sets: TestSetArgs { index_file_jsonl_path: pool, query_file_jsonl_path: rows, .. }, .. } = args;
+    let read = [pool, rows, &args.qrels, &args.evaluate_run, &args.sts_file, &args.triplet_file];
+    check_apart(args.output.iter().chain(&args.run_file), read.into_iter().flatten())?;
     let pairs = args.sts_file.as_deref().map(read_pairs).transpose()?;
     let triplets = args.triplet_file.as_deref().map(read_triplets).transpose()?;
     let sets = match &args.qrels {

@@ -1,7 +1,8 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
 use embertune::comm::{Communicator, all_or_none, by_first};
-use embertune::data::atomic::check_writable;
+use embertune::data::atomic::check_apart;
+use embertune::data::packed::check_lines;
 use embertune::data::{Row, read_pool_by, read_rows_by};
 use embertune::embed::cache::VectorCache;
 use embertune::embed::stored::{VectorFile, read_vectors};
@@ -73,7 +74,7 @@ fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
     settings.check()?;
     let writes = ranks.rank() == 0;
     if writes {
-        check_writable(&args.output_file)?;
+        check_outputs(args)?;
     }
     let review = match &args.review {
         Some(path) if !settings.rule.suspects() => {
@@ -84,18 +85,24 @@ fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
                 ),
             });
         }
-        Some(path) => {
-            if writes {
-                check_writable(path)?;
-            }
-            Review::read(path)?
-        }
+        Some(path) => Review::read(path)?,
         None => Review::default(),
     };
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
     let pool = args.candidate_pool.as_ref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
     Ok(Prepared { settings, review, rows, pool })
+}
+
+/// Rows may be mined in place; nothing else that is read is written over.
+fn check_outputs(args: &MineArgs) -> Result<()> {
+    check_lines(&args.output_file)?;
+    if let Some(review) = &args.review {
+        check_lines(review)?;
+        check_apart([review], [&args.input_file])?;
+    }
+    let read = [&args.candidate_pool, &args.query_vectors, &args.passage_vectors];
+    check_apart([&args.output_file].into_iter().chain(&args.review), read.into_iter().flatten())
 }
 
 /// The name of the model, where one is needed and named.

@@ -2,7 +2,7 @@
 
 use embertune::Result;
 use embertune::comm::Alone;
-use embertune::data::atomic::check_writable;
+use embertune::data::packed::check_lines;
 use embertune::data::read_rows_by;
 use embertune::mine::{output, score_rows};
 use embertune::model::{CrossEncoder, ScoreActivation, resolve};
@@ -17,7 +17,7 @@ pub fn run(args: &ScoreArgs, progress: &dyn Progress) -> Result<()> {
     start_threads(&args.machine)?;
     let settings = args.settings();
     settings.check()?;
-    check_writable(&args.output_file)?;
+    check_lines(&args.output_file)?;
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
     let device = Device::open(&args.machine, args.machine.precision, &Alone, progress)?;

@@ -1,5 +1,7 @@
 //! `split` and `convert`, and that other commands read what they write.
 
+use std::fs;
+
 use crate::command::Desk;
 
 #[test]
@@ -82,4 +84,62 @@ fn rows_that_a_cross_encoder_scored_are_what_distillation_reads() {
     assert!(!said.contains("sigmoid") && said.contains("negatives score above"), "{said}");
     let done = desk.run(&format!("{score} --min_score 1 --max_score 0"));
     assert!(done.code == 2 && done.stderr.contains("no score is between them"), "{}", done.stderr);
+}
+
+#[test]
+fn nothing_that_is_read_is_written_over_but_rows_by_themselves() {
+    let desk = Desk::new();
+    let mine = "mine --ranking bm25 --input_file rows.jsonl --negative_number 2 --preset nv-retriever";
+    let audit = "audit rows.jsonl --test test.jsonl --candidate_pool pool.jsonl";
+    let evaluate = "evaluate --model_name model --index_file_jsonl_path pool.jsonl --query_file_jsonl_path rows.jsonl";
+    desk.write("test.jsonl", desk.read("rows.jsonl"));
+    desk.write("a.dropped.jsonl", desk.read("rows.jsonl"));
+    for (arguments, file, problem) in [
+        (format!("{mine} --candidate_pool pool.jsonl --output_file pool.jsonl"), "pool.jsonl", "what is read"),
+        (format!("{mine} --output_file out.jsonl --review rows.jsonl"), "rows.jsonl", "what is read"),
+        (format!("{mine} --output_file out.jsonl --review out.jsonl"), "out.jsonl", "two outputs"),
+        (format!("{audit} --fix rows.jsonl"), "rows.jsonl", "what is read"),
+        (format!("{audit} --fix test.jsonl"), "test.jsonl", "what is read"),
+        (format!("{audit} --html pool.jsonl"), "pool.jsonl", "what is read"),
+        (format!("{audit} --html a --output a"), "a", "two outputs"),
+        ("audit a.dropped.jsonl --fix a.jsonl".into(), "a.dropped.jsonl", "what is read"),
+        (format!("{evaluate} --output rows.jsonl"), "rows.jsonl", "what is read"),
+        (format!("{evaluate} --run_file pool.jsonl"), "pool.jsonl", "what is read"),
+    ] {
+        let before = desk.names().into_iter().map(|name| (desk.path(&name).is_file().then(|| desk.read(&name)), name));
+        let before: Vec<_> = before.collect();
+        let done = desk.run(&arguments);
+        let said = done.stderr.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(done.code == 2 && said.starts_with(&format!("error: {file}: ")), "{arguments}: {}", done.stderr);
+        assert!(said.contains(problem) && done.stderr.contains("hint: name another file"), "{said}");
+        let after = desk.names().into_iter().map(|name| (desk.path(&name).is_file().then(|| desk.read(&name)), name));
+        assert!(after.eq(before), "{arguments}");
+    }
+    desk.run(&format!("{mine} --output_file rows.jsonl")).ok();
+    assert!(desk.read("rows.jsonl").contains(r#""neg":["#));
+}
+
+#[test]
+fn lines_are_packed_where_their_name_says_so_and_are_no_table() {
+    let desk = Desk::new();
+    let mine = "mine --ranking bm25 --input_file rows.jsonl --negative_number 2 --output_file";
+    desk.run(&format!("{mine} mined.jsonl")).ok();
+    let packed = |name: &str| {
+        let start = &fs::read(desk.path(name)).unwrap()[..2];
+        start == [0x1F, 0x8B] || start == [0x28, 0xB5]
+    };
+    for name in ["mined.jsonl.gz", "mined.jsonl.zst"] {
+        desk.run(&format!("{mine} {name}")).ok();
+        desk.run(&format!("convert {name} back.jsonl")).ok();
+        assert!(packed(name) && desk.read("back.jsonl") == desk.read("mined.jsonl"), "{name}");
+    }
+    desk.write("twice.jsonl", format!("{0}\n{0}", desk.read("rows.jsonl")));
+    desk.run("audit twice.jsonl --fix clean.jsonl.gz").ok();
+    desk.run("convert clean.jsonl.gz back.jsonl").ok();
+    assert!(packed("clean.jsonl.gz") && desk.read("back.jsonl").lines().count() == 50);
+    assert_eq!(desk.read("clean.dropped.jsonl").lines().count(), 50);
+    for arguments in [format!("{mine} a.csv"), format!("{mine} a.parquet"), "audit rows.jsonl --fix a.tsv.gz".into()] {
+        let done = desk.run(&arguments);
+        assert!(done.code == 2 && done.stderr.contains("what is written is JSON lines"), "{}", done.stderr);
+    }
 }

@@ -14,7 +14,7 @@ use super::leaks::{Leak, Places};
 use super::rows::{BadNegative, Known, bad_negative, key};
 use super::texts::{Near, Texts};
 use crate::data::Example;
-use crate::data::atomic::write_file;
+use crate::data::packed::{Packing, write_lines};
 use crate::data::row_list::Row;
 use crate::error::Result;
 
@@ -106,7 +106,8 @@ fn without<T: Clone>(list: &[T], parts: &[Repair], part: impl Fn(usize) -> Part)
 
 /// Where the list of what was left out is written: `clean.dropped.jsonl` beside `clean.jsonl`.
 pub fn list_path(path: &Path) -> PathBuf {
-    path.with_extension("dropped.jsonl")
+    let unpacked = if Packing::of_name(path) == Packing::None { path } else { &path.with_extension("") };
+    unpacked.with_extension("dropped.jsonl")
 }
 
 /// Writes the rows that are left to `path`, and a line for everything that was left out to [`list_path`]: `{"place", "dropped": "row",
@@ -124,7 +125,7 @@ pub fn write_repaired(
     repairs: &[Repair],
 ) -> Result<()> {
     let mut rest = repairs;
-    write_file(path, |out| {
+    write_lines(path, |out| {
         for (i, (example, fields)) in examples.iter().zip(fields).enumerate() {
             let n = rest.iter().take_while(|repair| repair.row == i).count();
             let (parts, after) = rest.split_at(n);
@@ -140,7 +141,7 @@ pub fn write_repaired(
         }
         Ok(())
     })?;
-    write_file(&list_path(path), |out| repairs.iter().try_for_each(|repair| list(out, repair, name, examples)))
+    write_lines(&list_path(path), |out| repairs.iter().try_for_each(|repair| list(out, repair, name, examples)))
 }
 
 fn repaired(example: &Example, mut fields: Map<String, Value>, parts: &[Repair]) -> Map<String, Value> {

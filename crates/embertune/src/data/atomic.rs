@@ -32,6 +32,37 @@ pub fn check_writable(path: &Path) -> Result<()> {
     check().map_err(Error::io(path, "write"))
 }
 
+/// Fails where a file of `outputs` is one of `inputs`, which it would take the place of, or another one of `outputs`.
+///
+/// # Errors
+/// The first such file.
+pub fn check_apart<'a>(
+    outputs: impl IntoIterator<Item = &'a PathBuf>,
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<()> {
+    let place = |path: &Path| match destination(path) {
+        Ok(Destination::File(file, folder)) => {
+            let folder = fs::canonicalize(&folder).unwrap_or(folder);
+            Some(folder.join(file.file_name().unwrap_or_default()))
+        }
+        _ => None,
+    };
+    let refuse = |path: &Path, problem: &str| {
+        let hint = Some("name another file".into());
+        Err(Error::Data { path: path.to_path_buf(), problem: problem.into(), hint })
+    };
+    let mut taken: Vec<_> = inputs.into_iter().filter_map(|path| place(path).map(|place| (place, true))).collect();
+    for path in outputs {
+        let Some(place) = place(path) else { continue };
+        match taken.iter().find(|(known, _)| *known == place) {
+            Some((_, true)) => return refuse(path, "the output would take the place of what is read"),
+            Some((_, false)) => return refuse(path, "two outputs have this name"),
+            None => taken.push((place, false)),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the folder `path` through `fill`, which gets another folder to write into: that one is renamed to `path` at the end. `path` must
 /// not exist yet, or be empty; its parent must exist.
 ///
@@ -201,6 +232,28 @@ mod tests {
         assert_eq!(fs::read_to_string(&real).unwrap(), "new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         write_file(Path::new("/dev/null"), |out| out.write_all(b"gone")).unwrap();
+    }
+
+    #[test]
+    fn an_output_is_neither_an_input_nor_another_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pool, new] = ["pool.jsonl", "new.jsonl"].map(|name| folder.path().join(name));
+        fs::write(&pool, "read").unwrap();
+        let mut same = vec![pool.clone()];
+        same.push(folder.path().join("..").join(folder.path().file_name().unwrap()).join("pool.jsonl"));
+        #[cfg(unix)]
+        {
+            same.push(folder.path().join("link.jsonl"));
+            std::os::unix::fs::symlink(&pool, &same[2]).unwrap();
+        }
+        for output in &same {
+            let error = check_apart([&new, output], [&pool, &folder.path().to_path_buf()]).unwrap_err().to_string();
+            assert!(error.contains("take the place of what is read") && error.contains(&output.display().to_string()));
+        }
+        let error = check_apart([&new, &new], []).unwrap_err().to_string();
+        assert!(error.contains("new.jsonl: two outputs have this name"), "{error}");
+        let null = PathBuf::from("/dev/null");
+        check_apart([&new, &null, &null], [&pool, &null, &pool]).unwrap();
     }
 
     #[test]

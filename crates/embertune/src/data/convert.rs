@@ -110,9 +110,11 @@ pub fn convert(
                         problem: format!("`{}`: Parquet packs its columns itself", output.display()),
                         hint: Some(format!("leave {} around it out", packing.name())),
                     }),
-                    (_, packing) => packing.write(output, out, |out| {
-                        write_rows(input, columns, (output, out), (form, shape), &mut counts, progress)
-                    }),
+                    (_, packing) => packing.write(
+                        out,
+                        |out| write_rows(input, columns, (output, out), (form, shape), &mut counts, progress),
+                        Error::io(output, "write"),
+                    ),
                 };
                 // Gives the file up; the caller gets the error itself.
                 done.map_err(|error| {

@@ -12,6 +12,8 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
+use super::atomic::{check_writable, write_file};
+use super::source::ending;
 use crate::error::{Error, Result};
 
 const GZIP: &[u8] = b"\x1F\x8B";
@@ -57,27 +59,51 @@ impl Packing {
     /// Writes through `fill` into `out`, packed.
     ///
     /// # Errors
-    /// Those of `fill`, and of `out` as errors of [`Error::Io`] with `path`.
-    pub fn write(
+    /// Those of `fill`, and of `out` as `error` makes them.
+    pub fn write<E>(
         self,
-        path: &Path,
         out: &mut dyn Write,
-        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
-    ) -> Result<()> {
+        fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), E>,
+        error: impl FnOnce(io::Error) -> E,
+    ) -> std::result::Result<(), E> {
         match self {
             Packing::None => fill(out),
             Packing::Gzip => {
                 let mut packed = GzEncoder::new(out, Compression::default());
                 fill(&mut packed)?;
-                packed.finish().map(drop).map_err(Error::io(path, "write"))
+                packed.finish().map(drop).map_err(error)
             }
             Packing::Zstd => {
                 let mut packed = NewFrames { out, frame: Vec::new() };
                 fill(&mut packed)?;
-                packed.end_frame().map_err(Error::io(path, "write"))
+                packed.end_frame().map_err(error)
             }
         }
     }
+}
+
+/// Writes a file of lines as [`write_file`] does, packed where its name ends in `.gz` or `.zst`.
+///
+/// # Errors
+/// [`Error::Io`] with `path`; nothing is left behind then.
+pub fn write_lines(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_file(path, |out| Packing::of_name(path).write(out, fill, |error| error))
+}
+
+/// Fails now where [`write_lines`] would fail after hours of work, or where its JSON lines would have the name of another form.
+///
+/// # Errors
+/// Those of [`check_writable`]; a name that ends as those of tables and of Parquet files do.
+pub fn check_lines(path: &Path) -> Result<()> {
+    if matches!(ending(path).as_str(), "csv" | "tsv" | "parquet") {
+        return Err(Error::Setting {
+            problem: format!("`{}`: what is written is JSON lines", path.display()),
+            hint: Some(
+                "let its name end in .jsonl, with .gz, .zst or neither; `embertune convert` makes a table of it".into(),
+            ),
+        });
+    }
+    check_writable(path)
 }
 
 /// Packs what is written with Zstandard, a frame after the other.
@@ -217,7 +243,7 @@ mod tests {
             assert_eq!(Packing::of_name(&path), packing);
             let mut out = Vec::new();
             let fill = |out: &mut dyn Write| text.chunks(1000).try_for_each(|part| out.write_all(part));
-            packing.write(&path, &mut out, |out| fill(out).map_err(Error::io(&path, "write"))).unwrap();
+            packing.write(&mut out, fill, |error| error).unwrap();
             assert_eq!(out.len() < text.len() / 20, packing != Packing::None);
             fs::write(&path, out).unwrap();
             let (mut reader, found) = open(&path).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Number, Value, json};
 
 use super::{Mined, RowScores, Scored};
-use crate::data::atomic::write_file;
+use crate::data::packed::write_lines;
 use crate::data::{Example, Row};
 use crate::error::Result;
 use crate::progress::Progress;
@@ -25,7 +25,7 @@ pub enum Shape {
     LabeledPair,
 }
 
-/// Writes what was mined as JSON lines, whole or not at all. `n_negatives` is the width of [`Shape::NTuple`].
+/// Writes what was mined as JSON lines, packed where the name asks for it, whole or not at all. `n_negatives` is the width of [`Shape::NTuple`].
 ///
 /// Fields of the input that belong to the old negatives, or to a row's positives before it got more of them, are left out, which
 /// is said.
@@ -40,7 +40,7 @@ pub fn write(path: &Path, mined: &Mined, shape: Shape, n_negatives: usize, progr
             if shape == Shape::NTuple && n_short > 0 {
                 progress.warn(&format!("{n_short} rows are left out: a tuple needs {n_negatives} negatives"));
             }
-            write_file(path, |out| {
+            write_lines(path, |out| {
                 for (i, Row { example, .. }) in mined.rows.iter().enumerate() {
                     let scores = mined.scores.get(i);
                     match shape {
@@ -82,7 +82,7 @@ fn write_rows(path: &Path, mined: &Mined, progress: &dyn Progress) -> Result<()>
             progress.warn(&format!("field `{field}` is left out of {n} rows: it belongs to the {of} {what}"));
         }
     }
-    write_file(path, |out| {
+    write_lines(path, |out| {
         for (i, Row { example, fields }) in mined.rows.iter().enumerate() {
             let mut fields = fields.clone();
             fields.retain(|field, _| !outdated(i, field));
@@ -92,12 +92,12 @@ fn write_rows(path: &Path, mined: &Mined, progress: &dyn Progress) -> Result<()>
     })
 }
 
-/// Writes rows with the scores of a teacher as JSON lines, whole or not at all. All their other fields stay.
+/// Writes rows with the scores of a teacher as JSON lines, packed where the name asks for it, whole or not at all. All their other fields stay.
 ///
 /// # Errors
 /// Where the file can't be written.
 pub fn write_scored(path: &Path, scored: &Scored) -> Result<()> {
-    write_file(path, |out| {
+    write_lines(path, |out| {
         for (Row { example, fields }, scores) in scored.rows.iter().zip(&scored.scores) {
             write_row(out, fields.clone(), example, Some(scores))?;
         }
@@ -110,7 +110,7 @@ pub fn write_scored(path: &Path, scored: &Scored) -> Result<()> {
 /// # Errors
 /// Where the file can't be written.
 pub fn write_examples<'a>(path: &Path, rows: impl IntoIterator<Item = (&'a Example, &'a Vec<String>)>) -> Result<()> {
-    write_file(path, |out| {
+    write_lines(path, |out| {
         for (Example { query, positives, .. }, negatives) in rows {
             write_line(out, &object(json!({"query": query, "pos": positives, "neg": negatives})))?;
         }

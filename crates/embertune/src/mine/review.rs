@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 
 use super::output::score_value;
 use super::select::Reason;
-use crate::data::atomic::write_file;
 use crate::data::lines::Lines;
 use crate::data::object::Object;
+use crate::data::packed::write_lines;
 use crate::data::{Row, TextId};
 use crate::error::Result;
 
@@ -136,7 +136,7 @@ impl Review {
     /// # Errors
     /// Where the file can't be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_file(path, |out| {
+        write_lines(path, |out| {
             for line in &self.lines {
                 serde_json::to_writer(&mut *out, line)?;
                 out.write_all(b"\n")?;
