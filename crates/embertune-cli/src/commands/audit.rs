@@ -7,6 +7,7 @@ use embertune::Result;
 use embertune::audit::{Audit, Input, Part, Source, audit, list_path, write_repaired};
 use embertune::comm::Alone;
 use embertune::data::atomic::{check_apart, check_writable, write_file};
+use embertune::data::files::check_readable_again;
 use embertune::data::packed::check_lines;
 use embertune::data::{
     Columns, Examples, Scores, StoredExamples, read_pool_by, read_rows_by, store_examples, store_scored_examples,
@@ -66,7 +67,10 @@ fn check_outputs(args: &AuditArgs) -> Result<()> {
     for output in args.output.iter().chain(&args.html) {
         check_writable(output)?;
     }
-    args.fix.as_deref().map_or(Ok(()), check_lines)?;
+    if let Some(fix) = &args.fix {
+        check_lines(fix)?;
+        check_readable_again(&args.data)?;
+    }
     let list = args.fix.as_deref().map(list_path);
     let outputs = [&args.output, &args.html, &args.fix, &list];
     let read = [&args.test, &args.candidate_pool];
@@ -76,12 +80,16 @@ fn check_outputs(args: &AuditArgs) -> Result<()> {
 /// Rows with their scores if they have some. What has scores of another form is read without, and pairs with the label 1 or 0 are rows
 /// with right and wrong answers.
 fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<StoredExamples> {
-    let scored = store_scored_examples(path, columns, progress).or_else(|_| store_examples(path, columns, progress))?;
+    let scored = store_scored_examples(path, columns, progress).or_else(|error| {
+        check_readable_again(path).map_err(|_| error)?;
+        store_examples(path, columns, progress)
+    })?;
     let may_be_label = |score: &Scores| [Scores::Pair(0.0), Scores::Pair(1.0)].contains(score);
     let other = scored.rows().find(|row| !row.as_ref().is_ok_and(|row| may_be_label(&row.scores)));
     if other.transpose()?.is_some() {
         return Ok(scored);
     }
+    check_readable_again(path)?;
     let labeled = store_examples(path, columns, &Silent).ok().filter(|rows| rows.n_rows() < scored.n_rows());
     Ok(labeled.unwrap_or(scored))
 }

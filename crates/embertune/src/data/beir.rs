@@ -63,21 +63,24 @@ impl BeirFolder {
             hint: Some(hint.into()),
         };
         let file = |name: &str| {
-            let path = folder.join(name);
-            if path.is_file() {
-                return Ok(path);
-            }
-            Err(missing(format!("`{name}`"), "a BEIR folder has corpus.jsonl, queries.jsonl and qrels/test.tsv"))
+            part_of(folder, name).ok_or_else(|| {
+                missing(format!("`{name}`"), "a BEIR folder has corpus.jsonl, queries.jsonl and qrels/test.tsv")
+            })
         };
         let mut names = vec![format!("qrels/{split}.tsv"), format!("qrels.{split}.tsv")];
         if split == "test" {
             names.push("qrels.tsv".into());
         }
-        let found = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        let found = names.iter().find_map(|name| part_of(folder, name));
         let tried = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
         let qrels = found.ok_or_else(|| missing(tried(), "name the split that has judgments with `--split`"))?;
         Ok(BeirFolder { corpus: file("corpus.jsonl")?, queries: file("queries.jsonl")?, qrels })
     }
+}
+
+/// A file of a BEIR folder, packed or not.
+pub fn part_of(folder: &Path, name: &str) -> Option<PathBuf> {
+    ["", ".gz", ".zst"].iter().map(|packing| folder.join(format!("{name}{packing}"))).find(|path| path.is_file())
 }
 
 /// Reads `{"_id" or "id": str, "text": str, "title": str}` lines: a corpus, or queries.

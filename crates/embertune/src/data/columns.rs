@@ -26,6 +26,9 @@ const PARTS: [(&str, &[&str]); 11] = [
     ("context", &["context"]),
 ];
 
+/// The parts of candidates and texts.
+const OF_TEXTS: [&str; 3] = ["text", "title", "context"];
+
 /// The columns that the user has named, as `query=question,pos=answer`; by default none.
 ///
 /// As text and in JSON it is what the user wrote.
@@ -114,6 +117,21 @@ impl Columns {
         renamed.fields
     }
 
+    /// The columns that the user has named as a part of rows with a query; those of candidates and texts are left out.
+    pub fn of_rows(&self) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(|(part, _)| !OF_TEXTS.contains(part)).map(|(_, column)| column.as_str())
+    }
+
+    /// The columns that the user has named as a part of candidates and texts.
+    pub fn of_texts(&self) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(|(part, _)| OF_TEXTS.contains(part)).map(|(_, column)| column.as_str())
+    }
+
+    /// The columns that the user has named as this part.
+    pub fn given(&self, part: &str) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(move |(given, _)| *given == part).map(|(_, column)| column.as_str())
+    }
+
     fn given_part(&self, column: &str) -> Option<&'static str> {
         self.given.iter().find(|(_, name)| name == column).map(|(part, _)| *part)
     }
@@ -138,13 +156,17 @@ impl Renamed {
     /// Adds a text or texts to the list that `part` is. What is no text stays there to be found by whoever reads the list.
     fn append(&mut self, part: &'static str, name: String, value: Value) {
         let is_blank = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty());
+        if value.is_null() && part == "pos" && !self.fields.contains_key(part) {
+            // To be told as what it is, where no other column has a positive.
+            return self.set(part, name, value);
+        }
         if value.is_null() || (part == "neg" && is_blank(&value)) {
             return;
         }
         let mut list = match self.fields.remove(part) {
             Some(Value::Array(list)) => list,
+            None | Some(Value::Null) => Vec::new(),
             Some(other) => vec![other],
-            None => Vec::new(),
         };
         match value {
             Value::Array(more) => list.extend(more),
@@ -208,6 +230,12 @@ impl FromStr for Columns {
             if columns.is_given(part) && !matches!(*part, "pos" | "neg") {
                 return Err(fail(format!("`{part}` is given twice")));
             }
+            if let Some(other) = columns.given_part(column) {
+                return Err(fail(match other == *part {
+                    true => format!("`{column}` is given twice"),
+                    false => format!("`{column}` is given as `{other}` and as `{part}`"),
+                }));
+            }
             columns.given.push((part, column.into()));
         }
         Ok(columns)
@@ -261,6 +289,7 @@ mod tests {
                 json!({"query": "q", "positive": "p", "negative_1": "a", "negative_2": "", "negative_3": null}),
                 json!({"query": "q", "pos": ["p"], "neg": ["a"]}),
             ),
+            (json!({"query": "q", "positive": null}), json!({"query": "q", "pos": null})),
             (
                 json!({"sentence1": "q", "sentence2": "p", "score": 0.5}),
                 json!({"query": "q", "pos": ["p"], "score": 0.5}),
@@ -287,6 +316,8 @@ mod tests {
             json!({"title": "t", "query": "q", "pos": ["p"], "neg": ["n", "m"], "negative": "x"})
         );
         assert_eq!(row("query=title,pos=right", fields)["query"], "t");
+        let fields = json!({"query": "q", "right": null, "left": "p"});
+        assert_eq!(row("pos=right,pos=left", fields), json!({"query": "q", "pos": ["p"]}));
     }
 
     #[test]
@@ -299,6 +330,8 @@ mod tests {
             ("question=a", "`question` is not one of query, pos,"),
             ("pos=", "the column of `pos` is missing"),
             ("query=a,query=b", "`query` is given twice"),
+            ("query=a,pos=a", "`a` is given as `query` and as `pos`"),
+            ("pos=a,pos=a", "`a` is given twice"),
         ] {
             let error = text.parse::<Columns>().unwrap_err();
             assert!(error.to_string().contains(problem), "{error}");

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::atomic::{write_file, write_folder};
 use super::columns::Columns;
 use super::csv::escaped;
-use super::files::for_each_row;
+use super::files::{check_readable_again, for_each_row, tell};
 use super::identity::TextId;
 use super::jsonl::{ROWS, not_empty};
 use super::object::Object;
@@ -89,10 +89,15 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Converted> {
     let mut counts = Counts::default();
+    let is_read_twice = [Form::Csv, Form::Tsv, Form::Parquet].map(Target::File).contains(&target);
+    if is_read_twice {
+        check_readable_again(input)?;
+    }
     match target {
         Target::Beir => write_folder(output, |folder| {
             let mut beir = BeirWriter::new(input, folder).map_err(Error::io(output, "write"))?;
             let reading = for_each_row(input, columns, |object, _| {
+                counts.leave_out(&object.fields, &["query", "pos", "neg"]);
                 counts.n_written += beir.add(&object)?.map_err(Error::io(output, "write"))?;
                 Ok(())
             })?;
@@ -132,6 +137,10 @@ pub fn convert(
         progress
             .warn(&format!("{} rows without negatives make no triplet or tuple and are left out", counts.n_left_out));
     }
+    if !counts.fields_left_out.is_empty() {
+        let names: Vec<_> = counts.fields_left_out.iter().map(|name| format!("`{name}`")).collect();
+        progress.warn(&format!("fields that have no place in the output are left out: {}", names.join(", ")));
+    }
     Ok(Converted { n_read: counts.n_read, n_written: counts.n_written })
 }
 
@@ -141,10 +150,24 @@ struct Counts {
     n_read: usize,
     n_written: usize,
     n_left_out: usize,
+    /// Fields that the output has no place for.
+    fields_left_out: Vec<String>,
+}
+
+impl Counts {
+    /// Notes the fields that hold something and are not among `kept`.
+    fn leave_out(&mut self, fields: &Map<String, Value>, kept: &[&str]) {
+        let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        for (name, _) in fields.iter().filter(|(name, value)| !is_empty(value) && !kept.contains(&name.as_str())) {
+            if !self.fields_left_out.contains(name) {
+                self.fields_left_out.push(name.clone());
+            }
+        }
+    }
 }
 
 fn said(input: &Path, reading: &Reading, progress: &dyn Progress) -> Result<usize> {
-    progress.note(&format!("{}: {}", input.display(), reading.sentence()));
+    tell(input, reading, progress);
     not_empty(input, reading.n_rows, ROWS)?;
     Ok(reading.n_rows)
 }
@@ -233,6 +256,11 @@ fn each_shaped(
     mut take: impl FnMut(usize, &Map<String, Value>) -> Result<()>,
 ) -> Result<()> {
     let reading = for_each_row(input, columns, |object, _| {
+        match shape {
+            RowShape::Rows => {}
+            RowShape::Pairs => counts.leave_out(&object.fields, &["query", "pos"]),
+            _ => counts.leave_out(&object.fields, &["query", "pos", "neg"]),
+        }
         let rows = shaped(object, shape)?;
         counts.n_left_out += usize::from(rows.is_empty());
         for fields in &rows {
@@ -339,6 +367,9 @@ fn cell(name: &str, value: Option<&Value>) -> String {
 
 fn write_cells(out: &mut dyn Write, cells: impl Iterator<Item = String>, delimiter: u8) -> io::Result<()> {
     for (i, cell) in cells.enumerate() {
+        if cell.contains('\0') {
+            return Err(io::Error::other("a text has the character U+0000 in it, which tables have no room for"));
+        }
         if i > 0 {
             out.write_all(&[delimiter])?;
         }

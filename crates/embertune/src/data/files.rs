@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::beir::{BeirFolder, read_named_texts, read_qrels};
+use super::beir::{BeirFolder, part_of, read_named_texts, read_qrels};
 use super::columns::Columns;
 use super::object::Object;
-use super::source::{Raw, Reading, ending, for_each_object};
+use super::source::{ARROW_HINT, Raw, Reading, ending, for_each_object};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -31,7 +31,14 @@ pub fn for_each_row(
 ) -> Result<Reading> {
     match Kind::of(path, "train")? {
         Kind::Beir(folder) => for_each_judged(path, &folder, take),
-        Kind::Files(files) => read_all(path, &files, columns, &mut |object, raw| take(object.into_row(columns), raw)),
+        Kind::Files(files) => {
+            let mut unseen: Vec<_> = columns.of_rows().collect();
+            let reading = read_all(path, &files, columns, &mut |object, raw| {
+                unseen.retain(|column| !object.fields.contains_key(*column));
+                take(object.into_row(columns), raw)
+            })?;
+            Ok(reading.without(&unseen))
+        }
     }
 }
 
@@ -48,13 +55,43 @@ pub fn for_each_text(
         Kind::Beir(folder) => vec![folder.corpus],
         Kind::Files(files) => files,
     };
-    read_all(path, &files, columns, &mut |object, raw| take(object.into_text(columns), raw))
+    let mut unseen: Vec<_> = columns.of_texts().collect();
+    let reading = read_all(path, &files, columns, &mut |object, raw| {
+        unseen.retain(|column| !object.fields.contains_key(*column));
+        take(object.into_text(columns), raw)
+    })?;
+    Ok(reading.without(&unseen))
+}
+
+/// Whether `path` can be read more than once, as a pipe can't.
+///
+/// # Errors
+/// Where it can't.
+pub fn check_readable_again(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(known) if !known.is_file() && !known.is_dir() => Err(Error::Data {
+            path: path.to_path_buf(),
+            problem: "it is no file, and has to be read more than once".into(),
+            hint: Some("write what comes through the pipe to a file first".into()),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Says what was read, unless it is a plain file of JSON lines, of which there is nothing to say.
 pub fn note(path: &Path, reading: &Reading, progress: &dyn Progress) {
-    if !reading.is_plain {
-        progress.note(&format!("{}: {}", path.display(), reading.sentence()));
+    if reading.is_plain { warn_of_unseen(path, reading, progress) } else { tell(path, reading, progress) }
+}
+
+/// Says what was read.
+pub fn tell(path: &Path, reading: &Reading, progress: &dyn Progress) {
+    progress.note(&format!("{}: {}", path.display(), reading.sentence()));
+    warn_of_unseen(path, reading, progress);
+}
+
+fn warn_of_unseen(path: &Path, reading: &Reading, progress: &dyn Progress) {
+    for column in &reading.unseen {
+        progress.warn(&format!("{}: no row has the column `{column}` of `--columns`", path.display()));
     }
 }
 
@@ -83,7 +120,7 @@ impl Kind {
                 None => Kind::Files(vec![path.to_path_buf()]),
             });
         }
-        if path.join("corpus.jsonl").is_file() && path.join("queries.jsonl").is_file() {
+        if part_of(path, "corpus.jsonl").is_some() && part_of(path, "queries.jsonl").is_some() {
             return beir_folder(path).map(Kind::Beir);
         }
         let mut files = Vec::new();
@@ -103,15 +140,19 @@ impl Kind {
         let files: Vec<_> =
             files.into_iter().filter(|(is_wanted, _)| *is_wanted || !has_wanted).map(|(_, f)| f).collect();
         if files.is_empty() {
+            let is_saved = ["dataset_dict.json", "state.json"].iter().any(|name| path.join(name).is_file());
             return Err(Error::Data {
                 path: path.to_path_buf(),
                 problem: format!(
                     "no data files in this folder or in `data` in it: none ends in .{}",
                     ENDINGS.join(", .")
                 ),
-                hint: Some(
-                    "name a file, or a folder of files, or a BEIR folder with corpus.jsonl and queries.jsonl".into(),
-                ),
+                hint: Some(match is_saved {
+                    true => ARROW_HINT.into(),
+                    false => {
+                        "name a file, or a folder of files, or a BEIR folder with corpus.jsonl and queries.jsonl".into()
+                    }
+                }),
             });
         }
         Ok(Kind::Files(files))
@@ -122,13 +163,14 @@ impl Kind {
 fn judgments_of_folder(path: &Path) -> Option<BeirFolder> {
     let name = path.file_name()?.to_string_lossy();
     let parent = path.parent()?;
-    let folder = match (parent.file_name(), name.starts_with("qrels") && name.ends_with(".tsv")) {
-        (_, true) => parent,
-        (Some(qrels), false) if qrels == "qrels" && name.ends_with(".tsv") => parent.parent()?,
+    let is_tsv = ending(path) == "tsv";
+    let folder = match parent.file_name() {
+        _ if is_tsv && name.starts_with("qrels") => parent,
+        Some(qrels) if is_tsv && qrels == "qrels" => parent.parent()?,
         _ => return None,
     };
-    let [corpus, queries] = ["corpus.jsonl", "queries.jsonl"].map(|name| folder.join(name));
-    (corpus.is_file() && queries.is_file()).then(|| BeirFolder { corpus, queries, qrels: path.to_path_buf() })
+    let (corpus, queries) = (part_of(folder, "corpus.jsonl")?, part_of(folder, "queries.jsonl")?);
+    Some(BeirFolder { corpus, queries, qrels: path.to_path_buf() })
 }
 
 fn beir_folder(folder: &Path) -> Result<BeirFolder> {
@@ -139,12 +181,12 @@ fn beir_folder(folder: &Path) -> Result<BeirFolder> {
         let mut found: Vec<_> = entries.flatten().flatten().map(|entry| entry.path()).filter(is_judgments).collect();
         found.sort();
         match found.len() {
-            0 => Err(error),
-            1 => Ok(BeirFolder {
-                qrels: found.remove(0),
-                corpus: folder.join("corpus.jsonl"),
-                queries: folder.join("queries.jsonl"),
+            0 => Err(Error::Data {
+                path: folder.to_path_buf(),
+                problem: "no judgments: neither `qrels/train.tsv` nor any other".into(),
+                hint: Some("a judgment is a line `query-id document-id grade`".into()),
             }),
+            1 => judgments_of_folder(&found.remove(0)).ok_or(error),
             n => Err(Error::Data {
                 path: folder.to_path_buf(),
                 problem: format!("{n} files of judgments, none called `train`"),
@@ -231,5 +273,5 @@ fn for_each_judged(
     if n_missing > 0 {
         what += &format!(", {n_missing} judged ones not among them or empty");
     }
-    Ok(Reading { what, columns: Vec::new(), n_rows, is_plain: false })
+    Ok(Reading { what, n_rows, ..Reading::default() })
 }

@@ -18,6 +18,8 @@ pub struct Object<'a> {
     pub fields: Map<String, Value>,
     /// What the file calls a field, where it is another name.
     names: Vec<(&'static str, String)>,
+    /// What the user says the file calls them.
+    columns: Option<&'a Columns>,
 }
 
 /// The texts of a list field, and how the file spelled them.
@@ -31,13 +33,13 @@ pub struct TextList {
 impl<'a> Object<'a> {
     /// An object that stands in `line`, from 1; where there are no lines, its number.
     pub fn of(path: &'a Path, line: usize, fields: Map<String, Value>) -> Object<'a> {
-        Object { path, line, fields, names: Vec::new() }
+        Object { path, line, fields, names: Vec::new(), columns: None }
     }
 
     /// The object with the parts of a row by their names, see [`Columns::row`].
-    pub fn into_row(self, columns: &Columns) -> Object<'a> {
+    pub fn into_row(self, columns: &'a Columns) -> Object<'a> {
         let renamed = columns.row(self.fields);
-        Object { fields: renamed.fields, names: renamed.names, ..self }
+        Object { fields: renamed.fields, names: renamed.names, columns: Some(columns), ..self }
     }
 
     /// The object with the columns that the user has named by the names of their parts.
@@ -151,9 +153,18 @@ impl<'a> Object<'a> {
     }
 
     fn get(&self, field: &str) -> Result<&Value> {
-        self.fields.get(field).filter(|value| !value.is_null()).ok_or_else(|| {
-            let seen: Vec<_> = self.fields.keys().map(|key| format!("`{key}`")).collect();
+        let value = self.fields.get(field);
+        value.filter(|value| !value.is_null()).ok_or_else(|| {
+            if value.is_some() {
+                return self
+                    .error(format!("field `{}` is null", self.shown(field)), "fill it in, or leave the row out");
+            }
+            let seen: Vec<_> = self.fields.keys().map(|key| format!("`{}`", self.shown(key))).collect();
             let seen = if seen.is_empty() { "no fields".into() } else { seen.join(", ") };
+            if let Some(column) = self.columns.and_then(|columns| columns.given(field).next()) {
+                let problem = format!("column `{column}`, which is `{field}` by `--columns`, is missing; found {seen}");
+                return self.error(problem, "name a column that the row has");
+            }
             let hint = match field {
                 "query" | "pos" => {
                     format!("name the field that it is with `--columns {field}=...`, or rename it, or add it")

@@ -79,6 +79,8 @@ impl Column {
             }
             Value::Bool(_) => Kind::Bool,
             Value::Number(number) if number.is_i64() => Kind::Int,
+            // No column of numbers holds it to the last digit.
+            Value::Number(number) if number.is_u64() => Kind::Text,
             Value::Number(_) => Kind::Float,
             Value::String(_) | Value::Array(_) | Value::Object(_) => Kind::Text,
         };
@@ -245,13 +247,14 @@ mod tests {
     fn fields_of_every_kind_are_read_back_from_several_groups() {
         let long = "long ".repeat(GROUP_BYTES / 8);
         let rows = [
-            json!({"text": "a", "mixed": 1, "list": [], "int": 1, "float": 1, "flag": true, "scores": [1, 2.5], "": "no column"}),
+            json!({"text": "a", "mixed": 1, "list": [], "int": 1, "float": 1, "flag": true, "scores": [1, 2.5], "big": u64::MAX, "": "no column"}),
             json!({"text": long, "mixed": {"a": ["b"]}, "list": null, "int": null, "floats": [], "late": [true, null]}),
             json!({"text": long, "mixed": "c", "list": ["d", null, ""], "int": i64::MIN, "float": 0.1, "flag": false}),
             json!({"text": "\u{e9}", "list": "alone", "nested": [[1], "e"], "int": 7}),
         ];
         let expected = [
-            json!({"text": "a", "mixed": "1", "list": [], "int": 1, "float": 1.0, "flag": true, "scores": [1.0, 2.5]}),
+            json!({"text": "a", "mixed": "1", "list": [], "int": 1, "float": 1.0, "flag": true, "scores": [1.0, 2.5],
+                "big": u64::MAX.to_string()}),
             json!({"text": long, "mixed": "{\"a\":[\"b\"]}", "floats": [], "late": [true, null]}),
             json!({"text": long, "mixed": "c", "list": ["d", null, ""], "int": i64::MIN, "float": 0.1, "flag": false}),
             json!({"text": "\u{e9}", "list": ["alone"], "nested": ["[1]", "e"], "int": 7}),

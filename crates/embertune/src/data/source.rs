@@ -20,6 +20,10 @@ const MAX_NAMED: usize = 12;
 /// Bytes that are looked at for zeros, which no text has.
 const LOOKED_AT: usize = 4096;
 
+/// What to do with a folder of Arrow files.
+pub const ARROW_HINT: &str =
+    "write it as Parquet or JSON lines: `datasets.load_from_disk(FOLDER)[\"train\"].to_json(\"train.jsonl\")`";
+
 /// How a file holds its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -70,9 +74,16 @@ pub struct Reading {
     pub n_rows: usize,
     /// Whether it is JSON lines, not packed.
     pub is_plain: bool,
+    /// Columns that the user has named, and that no row has.
+    pub unseen: Vec<String>,
 }
 
 impl Reading {
+    /// The same, with the columns that no row had.
+    pub fn without(self, unseen: &[&str]) -> Reading {
+        Reading { unseen: unseen.iter().map(|column| column.to_string()).collect(), ..self }
+    }
+
     /// All of it in one line: `CSV, columns query, positive; 8,000 rows`.
     pub fn sentence(&self) -> String {
         let mut columns: Vec<_> = self.columns.iter().take(MAX_NAMED).map(String::as_str).collect();
@@ -200,10 +211,7 @@ fn sniff(path: &Path, start: &[u8], columns: &Columns) -> Result<(Form, u8)> {
         return Ok((Form::Parquet, 0));
     }
     if start.starts_with(b"ARROW1") || start.starts_with(b"\xFF\xFF\xFF\xFF") || ending == "arrow" {
-        return fail(
-            "this is an Arrow file, which is not read",
-            "write it as Parquet or JSON lines: `datasets.load_from_disk(FOLDER)[\"train\"].to_json(\"train.jsonl\")`",
-        );
+        return fail("this is an Arrow file, which is not read", ARROW_HINT);
     }
     if start.starts_with(b"\xFF\xFE") || start.starts_with(b"\xFE\xFF") {
         return fail("the text is UTF-16, expected UTF-8", "`iconv -f utf-16 -t utf-8 in.csv > out.csv`");

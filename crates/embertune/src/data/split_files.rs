@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::atomic::write_folder;
 use super::columns::Columns;
-use super::files::for_each_row;
+use super::files::{check_readable_again, for_each_row, tell};
 use super::jsonl::{ROWS, label_of, not_empty};
 use super::source::Raw;
 use super::split::{Side, SplitSettings, SplitSummary, Splitter};
@@ -37,6 +37,7 @@ pub fn split_files(
     settings: &SplitSettings,
     progress: &dyn Progress,
 ) -> Result<SplitFiles> {
+    check_readable_again(data)?;
     write_folder(out, |folder| {
         let mut splitter = Splitter::default();
         if let Some(path) = &settings.apart_from {
@@ -66,7 +67,7 @@ pub fn split_files(
             splitter.add(&query, positives.iter().map(String::as_str));
             Ok(())
         })?;
-        progress.note(&format!("{}: {}", data.display(), reading.sentence()));
+        tell(data, &reading, progress);
         not_empty(data, reading.n_rows, ROWS)?;
         let split = splitter.split(settings)?;
         split.summary.remarks(settings).iter().for_each(|remark| progress.note(remark));
@@ -102,6 +103,13 @@ pub fn split_files(
             };
             written.map_err(Error::io(out, "write"))
         })?;
+        if sides.next().is_some() {
+            return Err(Error::Data {
+                path: data.to_path_buf(),
+                problem: "the file has changed while it was read".into(),
+                hint: Some("run the command again".into()),
+            });
+        }
         for output in outputs.into_iter().flatten() {
             let file = output.into_inner().map_err(|error| Error::io(out, "write")(error.into_error()))?;
             file.sync_all().map_err(Error::io(out, "write"))?;

@@ -92,7 +92,7 @@ fn a_bad_row_is_an_error_with_place_problem_and_hint() {
     let by_flag =
         |part: &str| format!("name the field that it is with `--columns {part}=...`, or rename it, or add it");
     let (query, positives) = (by_flag("query"), by_flag("pos"));
-    let cases: [(&str, &str, &str); 16] = [
+    let cases: [(&str, &str, &str); 17] = [
         (
             r#"{"query": "q" "pos": ["p"]}"#,
             "not valid JSON: expected `,` or `}` at column 15",
@@ -110,7 +110,8 @@ fn a_bad_row_is_an_error_with_place_problem_and_hint() {
         ("7", "found a number, expected a JSON object", "every line is one object in braces"),
         ("{}", "field `query` is missing; found no fields", &query),
         (r#"{"question": "q", "pos": ["p"]}"#, "field `query` is missing; found `question`, `pos`", &query),
-        (r#"{"query": "q", "pos": null}"#, "field `pos` is missing; found `query`, `pos`", &positives),
+        (r#"{"query": "q", "neg": []}"#, "field `pos` is missing; found `query`, `neg`", &positives),
+        (r#"{"query": "q", "pos": null}"#, "field `pos` is null", "fill it in, or leave the row out"),
         (
             r#"{"query": 7, "pos": ["p"]}"#,
             "field `query` has a number, expected a string",

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use embertune::data::convert::{RowShape, Target, convert};
 use embertune::data::source::Form;
+use embertune::data::split::SplitSettings;
+use embertune::data::split_files::split_files;
 use embertune::data::{
     Columns, Example, Examples, Scores, StoredExamples, read_examples, read_examples_by, read_pool_by, read_rows,
-    read_scored_examples, store_examples, store_scored_examples,
+    read_rows_by, read_scored_examples, store_examples, store_scored_examples,
 };
 use embertune::progress::Silent;
 
@@ -115,9 +117,47 @@ fn columns_are_named_by_the_user_and_a_missing_one_says_how() {
     let columns: Columns = "query=question,pos=answer".parse().unwrap();
     let error = read_examples_by(&path, &columns, &Silent).unwrap_err();
     assert!(error.to_string().ends_with("faq.csv:3: field `answer` is an empty string"), "{error}");
+    let columns: Columns = "query=question,pos=anwser".parse().unwrap();
+    let error = read_examples_by(&path, &columns, &Silent).unwrap_err();
+    let problem = "column `anwser`, which is `pos` by `--columns`, is missing; found `id`, `question`, `answer`";
+    assert!(error.to_string().ends_with(&format!("faq.csv:2: {problem}")) && error.hint().is_some(), "{error}");
     let columns: Columns = "text=answer,title=question".parse().unwrap();
     fs::write(&path, "id,question,answer\n1,q,a\n").unwrap();
     assert_eq!(read_pool_by(&path, &columns, &Silent).unwrap(), ["q a"]);
+}
+
+#[test]
+fn a_named_column_that_no_row_has_is_said_unless_it_is_of_other_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("faq.jsonl");
+    fs::write(&path, "{\"q\": \"a\", \"pos\": \"b\"}\n{\"q\": \"c\", \"pos\": \"d\", \"wrong\": \"e\"}\n").unwrap();
+    let said = |columns: &str| {
+        let said = Said::default();
+        read_rows_by(&path, &columns.parse().unwrap(), &said).unwrap();
+        said.lines().into_iter().filter(|line| line.contains("--columns")).collect::<Vec<_>>()
+    };
+    assert_eq!(said("query=q,neg=wrong,text=body"), [""; 0]);
+    let [line] = &said("query=q,neg=worng,text=body")[..] else { panic!() };
+    assert!(line.starts_with("warning: ") && line.contains("no row has the column `worng`"), "{line}");
+    let texts = Said::default();
+    let columns: Columns = "query=other,text=q,title=name".parse().unwrap();
+    read_pool_by(&path, &columns, &texts).unwrap();
+    assert!(texts.lines().join("").contains("`name`") && !texts.lines().join("").contains("other"));
+}
+
+#[test]
+fn a_field_without_a_value_is_not_called_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    for (row, field) in [
+        (r#"{"query": null, "pos": ["p"]}"#, "query"),
+        (r#"{"query": "q", "pos": null}"#, "pos"),
+        (r#"{"anchor": "q", "positive": null}"#, "positive"),
+    ] {
+        fs::write(&path, row).unwrap();
+        let error = read_examples(&path, &Silent).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("a.jsonl:1: field `{field}` is null")), "{error}");
+    }
 }
 
 #[test]
@@ -144,6 +184,18 @@ fn a_beir_folder_or_its_judgments_are_rows() {
         said.lines()
     );
     assert_eq!(read_rows(&path("qrels/test.tsv"), &Silent).unwrap()[0].example.query, "q");
+
+    for name in ["corpus.jsonl", "qrels/train.tsv", "qrels/test.tsv"] {
+        let text = fs::read_to_string(path(name)).unwrap();
+        fs::write(path(&format!("{name}.gz")), packed(&text)).unwrap();
+        fs::remove_file(path(name)).unwrap();
+    }
+    let from_packed = read_rows(folder.path(), &Silent).unwrap();
+    assert_eq!((from_packed.len(), &from_packed[0].fields), (1, &rows[0].fields));
+    assert_eq!(read_rows(&path("qrels/test.tsv.gz"), &Silent).unwrap()[0].example.query, "q");
+    fs::remove_dir_all(path("qrels")).unwrap();
+    let error = read_rows(folder.path(), &Silent).unwrap_err();
+    assert!(error.to_string().contains("no judgments") && !error.hint().unwrap().contains("--split"), "{error}");
 }
 
 #[test]
@@ -168,6 +220,11 @@ fn what_is_no_data_is_refused_with_what_it_is() {
     assert_eq!(error("a.jsonl", b"{\"query\"\0"), "a.jsonl: this is no text: byte 9 is zero");
     assert_eq!(error("a.csv", b"\xff\xfeq\0"), "a.csv: the text is UTF-16, expected UTF-8");
     assert_eq!(error("a.jsonl", b"PK\x03\x04"), "a.jsonl: this is a zip archive");
+    let saved = folder.path().join("saved");
+    fs::create_dir(&saved).unwrap();
+    fs::write(saved.join("dataset_dict.json"), "{}").unwrap();
+    let of_saved = read_examples(&saved, &Silent).unwrap_err();
+    assert!(of_saved.hint().unwrap().contains("load_from_disk"), "{of_saved}");
     assert_eq!(error("a.arrow", b"ARROW1"), "a.arrow: this is an Arrow file, which is not read");
     assert_eq!(error("a.txt", b"how are you?\n"), "a.txt:1: not valid JSON: expected value at column 1");
     assert_eq!(error("a.csv", b""), "a.csv: the file has no rows");
@@ -225,6 +282,21 @@ fn stored_rows_are_those_of_a_list_and_the_same_is_said_of_them() {
     assert_eq!(stored, read_scored_examples(&path, &Silent).unwrap());
 }
 
+#[cfg(unix)]
+#[test]
+fn what_can_be_read_once_is_not_taken_for_an_empty_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (device, columns) = (Path::new("/dev/null"), Columns::default());
+    for form in [Form::Csv, Form::Tsv, Form::Parquet] {
+        let to = folder.path().join("out");
+        let error = convert(device, &columns, &to, Target::File(form), RowShape::Rows, &Silent).unwrap_err();
+        assert!(error.to_string().contains("/dev/null: it is no file, and has to be read more than once"), "{error}");
+        assert!(error.hint().is_some() && !to.exists());
+    }
+    let error = split_files(device, &columns, &folder.path().join("out"), &SplitSettings::default(), &Silent);
+    assert!(error.unwrap_err().to_string().contains("has to be read more than once"));
+}
+
 const ROWS: &str = concat!(
     r#"{"id":7,"query":"q","pos":["[1]","two\nlines"],"neg":["a, \"b\""],"pos_scores":[1.5,2.0],"neg_scores":[0.1]}"#,
     "\n",
@@ -278,6 +350,21 @@ fn shapes_and_beir_folders_hold_what_rows_say() {
         converted.unwrap();
         read_scored_examples(&path(name), &Silent).unwrap().len()
     };
+    let left_out = |target: Target, shape: RowShape| {
+        let said = Said::default();
+        let name = if target == Target::Beir { "none.beir" } else { "none.jsonl" };
+        convert(&path("train.jsonl"), &columns, &path(name), target, shape, &said).unwrap();
+        said.lines()
+            .into_iter()
+            .filter_map(|line| Some(line.split_once("are left out: ")?.1.to_string()))
+            .collect::<Vec<_>>()
+    };
+    let lines = Target::File(Form::JsonLines);
+    assert_eq!(left_out(lines, RowShape::Rows), [""; 0]);
+    assert_eq!(left_out(lines, RowShape::Pairs), ["`id`, `neg`, `pos_scores`, `neg_scores`"]);
+    assert_eq!(left_out(lines, RowShape::Triplets), ["`id`, `pos_scores`, `neg_scores`"]);
+    assert_eq!(left_out(Target::Beir, RowShape::Rows), ["`id`, `pos_scores`, `neg_scores`"]);
+
     let plain = |rows: Vec<Example>| texts(rows).into_iter().map(|(q, p, n, _)| (q, p, n)).collect::<Vec<_>>();
     assert_eq!(shaped(RowShape::Pairs, "p.csv"), 3);
     assert_eq!(shaped(RowShape::Triplets, "t.jsonl"), 4);
@@ -304,6 +391,9 @@ fn shapes_and_beir_folders_hold_what_rows_say() {
         assert!(error.to_string().contains("scored.jsonl:1: field `label` scores the pair"), "{error}");
         assert!(!path("none").exists());
     }
+    fs::write(path("zero.jsonl"), r#"{"query": "q", "pos": ["a\u0000b"]}"#).unwrap();
+    let error = convert(&path("zero.jsonl"), &columns, &path("none"), Target::File(Form::Tsv), RowShape::Rows, &Silent);
+    assert!(error.unwrap_err().to_string().contains("U+0000") && !path("none").exists());
     fs::write(path("bare.jsonl"), r#"{"query": "q", "pos": ["p"]}"#).unwrap();
     let error = convert(&path("bare.jsonl"), &columns, &path("none"), file, RowShape::Triplets, &Silent).unwrap_err();
     assert!(error.to_string().contains("no row has a negative"), "{error}");

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use embertune::data::files::check_readable_again;
 use embertune::data::files::{files_of, for_each_row};
 use embertune::data::source::Raw;
 use embertune::data::{Columns, Pool, TextId, read_examples_by, read_pool, read_rows_by};
@@ -51,6 +52,8 @@ impl Facts {
     /// # Errors
     /// Files that cannot be read.
     pub fn read(args: &TuneArgs, progress: &dyn Progress) -> Result<Facts> {
+        let read = [Some(&args.data), args.test.as_ref(), args.candidate_pool.as_ref()];
+        read.into_iter().flatten().try_for_each(|path| check_readable_again(path))?;
         let columns = args.columns.clone().unwrap_or_default();
         let mut probes = args.probe.iter().flat_map(|probe| probe.split(',')).map(Path::new);
         if let Some(path) = probes.find(|path| !path.exists()) {
