@@ -90,6 +90,17 @@ fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
     };
     let columns = args.columns.clone().unwrap_or_default();
     let rows = read_rows_by(&args.input_file, &columns, progress)?;
+    let is_scored = |row: &&Row| {
+        let number = |field: &str| row.fields.get(field).and_then(|value| value.as_f64());
+        number("score").is_some() || number("label").is_some_and(|label| label != 1.0)
+    };
+    if let Some(row) = rows.iter().find(is_scored) {
+        progress.warn(&format!(
+            "{}:{}: scores of pairs are not used: every pair counts as a query and its answer",
+            args.input_file.display(),
+            row.example.line
+        ));
+    }
     let pool = args.candidate_pool.as_ref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
     Ok(Prepared { settings, review, rows, pool })
 }

@@ -143,3 +143,23 @@ fn lines_are_packed_where_their_name_says_so_and_are_no_table() {
         assert!(done.code == 2 && done.stderr.contains("what is written is JSON lines"), "{}", done.stderr);
     }
 }
+
+#[test]
+fn scored_pairs_are_mined_with_a_warning_and_a_pipe_is_not_read_twice() {
+    let desk = Desk::new();
+    let pairs = |field: &str, n: &str| {
+        let pair = |i: usize| format!(r#"{{"sentence1": "cat {i}", "sentence2": "dog {i}", "{field}": {n}}}"#);
+        (0..9).map(pair).collect::<Vec<_>>().join("\n")
+    };
+    for (field, number, warns) in [("score", "0.2", true), ("label", "3", true), ("label", "1", false)] {
+        desk.write("pairs.jsonl", pairs(field, number));
+        let said = desk.run("mine --ranking bm25 --input_file pairs.jsonl --output_file out.jsonl").ok().stderr;
+        assert_eq!(said.contains("warning: pairs.jsonl:1: scores of pairs are not used"), warns, "{field}: {said}");
+    }
+    if cfg!(unix) {
+        for arguments in ["tune /dev/null --model model --out tuned", "audit /dev/null --fix clean.jsonl"] {
+            let done = desk.run(arguments);
+            assert!(done.code == 2 && done.stderr.contains("has to be read more than once"), "{}", done.stderr);
+        }
+    }
+}

@@ -193,7 +193,7 @@ fn npy(file: &mut File, length: u64) -> Found {
     let header = String::from_utf8_lossy(&header);
     let field = |name: &str| header.split_once(&format!("'{name}':")).map(|(_, value)| value.trim_start());
     if !field("fortran_order").is_some_and(|value| value.starts_with("False")) {
-        return Err("the array is in Fortran order".into());
+        return Err("the array is in Fortran order: `numpy.ascontiguousarray` turns it".into());
     }
     let shape =
         field("shape").and_then(|value| value.strip_prefix('(')?.split_once(')')).ok_or("the shape is missing")?.0;

@@ -262,7 +262,15 @@ pub fn say_what_is_missing(mined: &Mined, settings: &MineSettings, progress: &dy
         let n_none = rows.iter().filter(|row| row.example.negatives.is_empty()).count();
         let why = match settings.rule.fill_up {
             true => format!("the pool has only {n_candidates} distinct texts, positives among them"),
-            false => format!("too few candidates are left by the rules ({n_none} rows have none)"),
+            false => {
+                let more = match settings.rule.window {
+                    Window::Survivors { max: Some(max), .. } if max < *n_candidates => {
+                        "; `--range_max` says how far down is looked"
+                    }
+                    _ => "",
+                };
+                format!("too few candidates are left by the rules ({n_none} rows have none){more}")
+            }
         };
         progress.warn(&format!("{n_rows_short} of {} rows have fewer than {n} negatives: {why}", rows.len()));
     }

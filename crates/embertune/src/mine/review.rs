@@ -49,6 +49,7 @@ impl Review {
     /// A line that is not what it should be, an unknown verdict.
     pub fn read(path: &Path) -> Result<Review> {
         let mut review = Review::default();
+        let mut verdicts = HashMap::new();
         if !path.exists() {
             return Ok(review);
         }
@@ -60,7 +61,17 @@ impl Review {
             let object = Object::parse(path, line, &text)?;
             let passage = object.text("passage")?;
             let (query, id) = (TextId::of(&object.text("query")?), TextId::of(&passage));
-            match object.fields.get("verdict").unwrap_or(&Value::Null) {
+            let verdict = object.fields.get("verdict").unwrap_or(&Value::Null);
+            if let Some(text) = verdict.as_str().map(str::trim).filter(|text| !text.is_empty()) {
+                let (known, first) = verdicts.entry((query, id)).or_insert_with(|| (text.to_string(), line));
+                if known != text {
+                    return Err(object.error(
+                        format!("the verdict is {verdict}, but {known:?} in line {first} about the same passage"),
+                        "remove one of the two lines",
+                    ));
+                }
+            }
+            match verdict {
                 Value::Null => {}
                 Value::String(verdict) if verdict.trim().is_empty() => {}
                 Value::String(verdict) if verdict.trim() == "positive" => {

@@ -245,6 +245,14 @@ pub(super) fn check_limits(limits: &Limits) -> Result<()> {
             return refuse(format!("`--{flag} {value}` is no finite number"), "leave the flag out for no limit");
         }
     }
+    if let Some(margin) = relative_margin
+        && margin > 1.0
+    {
+        return refuse(
+            format!("`--relative_margin {margin}` is more than the whole score of the positive"),
+            "it is a share: 0.05 takes what scores at most 95 % of it",
+        );
+    }
     if let (Some(min), Some(max)) = (min_score, max_score)
         && min > max
     {
@@ -288,6 +296,7 @@ mod tests {
         assert!(refused(&window(5, 5)).contains("`--range_min 5` is not less"));
         assert!(refused(&window(0, 2)).contains("`--negative_number 3` is more than the 2 ranks"));
         assert!(refused(&|s| s.rule.limits.max_score = Some(f32::NAN)).contains("`--max_score NaN`"));
+        assert!(refused(&|s| s.rule.limits.relative_margin = Some(5.0)).contains("`--relative_margin 5` is more"));
         let crossed = |s: &mut MineSettings| {
             s.rule.limits = Limits { max_score: Some(0.1), min_score: Some(0.2), ..Limits::default() };
         };

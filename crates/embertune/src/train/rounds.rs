@@ -150,6 +150,12 @@ pub fn check_settings(settings: &TrainSettings) -> Result<()> {
             "pass `--remine_every epoch`",
         );
     }
+    if settings.remine_negatives == Some(0) {
+        return refuse(
+            "`--remine_negatives 0`: at least 1 is needed".into(),
+            "leave the flag out for the preset's number",
+        );
+    }
     mine_settings(settings).check()
 }
 

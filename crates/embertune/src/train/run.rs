@@ -108,6 +108,9 @@ pub fn train_as_rank<O: Ops>(
     so_far.seconds.data += before.data;
 
     let n_steps = trainer.plan().total_steps;
+    if let Some(every) = settings.remine_every.filter(|_| !(1..n_steps).any(|step| remines.is_due(step))) {
+        observer.warn(&format!("`--remine_every {every}`: no round comes before the last of {n_steps} steps"));
+    }
     let cadence = |strategy, steps: Steps| Cadence::new(strategy, steps.of(n_steps), n_steps_per_epoch);
     let mut run = Run {
         logs: cadence(settings.logging_strategy, settings.logging_steps),

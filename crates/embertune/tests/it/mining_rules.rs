@@ -172,6 +172,11 @@ fn survivors_are_passed_over_after_all_limits_and_ragged_rows_are_said() {
             "warning: 1 of 1 rows have fewer than 3 negatives: too few candidates are left by the rules (0 rows have none)",
         ]
     );
+    let shallow = Rule { window: Window::Survivors { min: 1, max: Some(4) }, ..settings.rule.clone() };
+    let shallow = MineSettings { rule: shallow, ..settings.clone() };
+    let said = Said::default();
+    by_scores(rows(), &TEXTS, &Review::default(), &shallow, &said);
+    assert!(said.lines()[1].ends_with("; `--range_max` says how far down is looked"), "{:?}", said.lines());
     // Filling up keeps to the limits, too: only the survivor that was passed over is left.
     let filled = Rule { fill_up: true, ..settings.rule.clone() };
     let mined = by_scores(rows(), &TEXTS, &Review::default(), &MineSettings { rule: filled, ..settings }, &Silent);
@@ -243,6 +248,11 @@ fn what_the_review_says_is_followed_and_kept() {
     std::fs::write(&path, edited.replace("negative\"}", "maybe\"}")).unwrap();
     let error = Review::read(&path).unwrap_err();
     assert!(error.to_string().contains(r#"review.jsonl:2: the verdict is "maybe""#), "{error}");
+    let again = edited.lines().next().unwrap().replace("positive\"}", "negative\"}");
+    std::fs::write(&path, format!("{edited}{again}\n")).unwrap();
+    let error = Review::read(&path).unwrap_err();
+    let problem = r#"review.jsonl:4: the verdict is "negative", but "positive" in line 1 about the same passage"#;
+    assert!(error.to_string().contains(problem) && error.hint().is_some(), "{error}");
 }
 
 #[test]

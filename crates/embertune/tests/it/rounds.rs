@@ -145,6 +145,19 @@ fn a_run_whose_round_is_lost_or_changed_is_not_resumed() {
 }
 
 #[test]
+fn a_run_that_ends_before_its_first_round_says_so() {
+    let Some(mut job) = job() else { return };
+    for (every, warns) in [(RemineEvery::Steps(2), true), (RemineEvery::Epoch, true), (RemineEvery::Steps(1), false)] {
+        job.settings = TrainSettings { remine_every: Some(every), max_steps: Some(2), ..job.settings };
+        let said = Said::default();
+        job.train_and_say(&said).unwrap();
+        let line = format!("warning: `--remine_every {every}`: no round comes before the last of 2 steps");
+        assert_eq!(said.lines().contains(&line), warns, "{:?}", said.lines());
+        fs::remove_dir_all(job.output("")).unwrap();
+    }
+}
+
+#[test]
 fn rounds_begin_with_rows_that_have_negatives() {
     let Some(job) = job() else { return };
     fs::write(&job.settings.train_data, "{\"query\": \"q\", \"pos\": [\"a\"]}\n{\"query\": \"r\", \"pos\": [\"b\"]}\n")
