@@ -237,6 +237,7 @@ fn as_io(error: ParquetError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
     use serde_json::json;
 
     use super::super::packed::Packing;
@@ -265,6 +266,8 @@ mod tests {
         let mut writer = ParquetWriter::new(file.as_file(), layout).unwrap();
         rows.iter().for_each(|row| writer.write(row.as_object().unwrap()).unwrap());
         writer.finish().unwrap();
+        let reader = SerializedFileReader::new(file.reopen().unwrap()).unwrap();
+        assert_eq!(reader.metadata().num_row_groups(), 2);
         let mut n = 0;
         for_each_row(file.path(), Packing::None, |row, mut fields| {
             fields.retain(|_, value| !value.is_null());

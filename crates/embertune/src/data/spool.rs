@@ -103,6 +103,8 @@ mod tests {
         for n in 0..8 {
             spool.write(&block[n..]).unwrap();
             all.extend_from_slice(&block[n..]);
+            // Reading moves the place in the file.
+            assert!(spool.read(1..9).unwrap() == all[1..9]);
         }
         assert!(spool.n_in_file > 0 && !spool.tail.is_empty() && spool.len() == all.len() as u64);
         let border = spool.n_in_file;

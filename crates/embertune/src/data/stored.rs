@@ -100,7 +100,10 @@ mod tests {
             },
             line: i + 1,
         };
-        let list: Vec<_> = (0..9000).map(example).collect();
+        let mut list: Vec<_> = (0..9000).map(example).collect();
+        // Its line ends with the first byte of the second block.
+        let room = BLOCK_BYTES as usize - serde_json::to_vec(&list[0]).unwrap().len();
+        list[0].query += &"q".repeat(room);
         let mut stored = StoredExamples::default();
         list.iter().for_each(|example| stored.push(example).unwrap());
         assert!(stored.lines.len() > 18 * BLOCK_BYTES, "some of them are in a file");
