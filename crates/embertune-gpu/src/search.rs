@@ -11,7 +11,7 @@ use crate::Gpu;
 use crate::products::product;
 use crate::tensors::{Indices, Matrix, array, index_array, matrix};
 
-/// Scores that are made at once at most, and words that leave the device at once: 64 MB.
+/// Values of queries, scores, and words that leave the device, at once at most: 64 MB of each.
 const AT_ONCE: usize = 1 << 24;
 /// A group's best score, its row, and the second best score.
 const WORDS: usize = 3;
@@ -35,7 +35,7 @@ impl<R: CubeRuntime> SearchDevice for Gpu<R> {
         let [n, _] = candidates.dims();
         assert!((1..=n).contains(&n_groups), "{n_groups} groups of {n} candidates");
         let candidates = candidates.transpose();
-        let at_once = (AT_ONCE / n.max(n_groups * WORDS)).max(1);
+        let at_once = (AT_ONCE / n.max(n_groups * WORDS).max(dim)).max(1);
         for (i, queries) in queries.chunks(at_once * dim).enumerate() {
             let scores = product(matrix(&self.floats(queries), dim), candidates.clone());
             let words = self.read_indices(groups(self, scores, n_groups));
