@@ -10,7 +10,7 @@ use embertune::data::atomic::{check_apart, check_writable, write_file};
 use embertune::data::files::check_readable_again;
 use embertune::data::packed::check_lines;
 use embertune::data::{
-    Columns, Examples, Scores, StoredExamples, read_pool_by, read_rows_by, store_examples, store_scored_examples,
+    Columns, RowsOf, Scores, StoredExamples, read_pool_by, store_examples, store_rows, store_scored_examples,
 };
 use embertune::progress::{Progress, Silent};
 use embertune_kernels::cpu::Cpu;
@@ -97,15 +97,14 @@ fn read(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Store
 fn fix(path: &Path, args: &AuditArgs, audit: &Audit, progress: &dyn Progress) -> Result<()> {
     // All fields are needed here alone; what there is to say about the file was said when it was read.
     let columns = args.columns.clone().unwrap_or_default();
-    let rows = read_rows_by(&args.data, &columns, &Silent)?;
-    let (examples, fields): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.example, row.fields)).unzip();
-    write_repaired(path, &audit.data, &examples, &fields, &audit.repairs)?;
+    let rows = store_rows(&args.data, &columns, &Silent)?;
+    write_repaired(path, &audit.data, &rows, &audit.repairs)?;
     let n_rows = audit.repairs.iter().filter(|repair| repair.part == Part::Row).count();
     progress.note(&format!(
         "{}: {} of {} rows; {n_rows} rows and {} passages of other rows were left out: {}",
         path.display(),
-        examples.len() - n_rows,
-        examples.len(),
+        rows.n_rows() - n_rows,
+        rows.n_rows(),
         audit.repairs.len() - n_rows,
         list_path(path).display()
     ));

@@ -1,12 +1,14 @@
 //! `embertune mine`: rows in, the same rows with hard negatives out.
 
+use std::path::Path;
+
 use embertune::comm::{Communicator, all_or_none, by_first};
 use embertune::data::atomic::check_apart;
 use embertune::data::packed::check_lines;
-use embertune::data::{Row, read_pool_by, read_rows_by};
+use embertune::data::{Row, RowsOf, Stored, StoredPool, store_pool, store_rows};
 use embertune::embed::cache::VectorCache;
-use embertune::embed::stored::{VectorFile, read_vectors};
-use embertune::mine::{MadeVectors, MineSettings, Mined, Ranking, Review, Shared, VectorSource, mine, output};
+use embertune::embed::stored::VectorFile;
+use embertune::mine::{MadeVectors, MineSettings, Ranking, Review, Shared, Suspect, VectorSource, mine, output};
 use embertune::model::EmbeddingModel;
 use embertune::progress::Progress;
 use embertune::search::exact::FirstPass;
@@ -38,24 +40,27 @@ pub fn run(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
         Some(name) => on_device!(device, |ops| {
             let model = all_or_none(ranks, load_named(ops, name, &args.model_changes, progress))?;
             let source = all_or_none(ranks, vectors(args, Some(&model), cache.as_ref()))?;
-            mine(Shared { first_pass, ..source.among(ranks) }, rows, pool, &review, &settings, progress)
+            mine(Shared { first_pass, ..source.among(ranks) }, &rows, pool, review.as_ref(), &settings, progress)
         }),
         None => {
             let source = all_or_none(ranks, vectors::<Cpu>(args, None, cache.as_ref()))?;
-            mine(Shared { first_pass, ..source.among(ranks) }, rows, pool, &review, &settings, progress)
+            mine(Shared { first_pass, ..source.among(ranks) }, &rows, pool, review.as_ref(), &settings, progress)
         }
     };
     let mined = all_or_none(ranks, mined)?;
     by_first(ranks, || {
         output::write(&args.output_file, &mined, args.output_format.into(), settings.n_negatives, progress)?;
-        write_review(args, review, &mined, progress)
+        match (&args.review, &review) {
+            (Some(path), Some(review)) => write_review(path, review.clone(), &mined.chosen.suspects, progress),
+            _ => Ok(()),
+        }
     })?;
-    let n_negatives: usize = mined.rows.iter().map(|row| row.example.negatives.len()).sum();
     progress.note(&format!(
-        "{}: {} rows with {n_negatives} negatives, from {} candidates",
+        "{}: {} rows with {} negatives, from {} candidates",
         args.output_file.display(),
-        mined.rows.len(),
-        mined.n_candidates
+        rows.n_rows(),
+        mined.chosen.n_negatives(),
+        mined.n_candidates()
     ));
     Ok(())
 }
@@ -63,9 +68,9 @@ pub fn run(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
 /// What mining begins with.
 struct Prepared {
     settings: MineSettings,
-    review: Review,
-    rows: Vec<Row>,
-    pool: Option<Vec<String>>,
+    review: Option<Review>,
+    rows: Stored<Row>,
+    pool: Option<StoredPool>,
 }
 
 fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -> Result<Prepared> {
@@ -85,24 +90,32 @@ fn prepare(args: &MineArgs, ranks: &dyn Communicator, progress: &dyn Progress) -
                 ),
             });
         }
-        Some(path) => Review::read(path)?,
-        None => Review::default(),
+        Some(path) => Some(Review::read(path)?),
+        None => None,
     };
     let columns = args.columns.clone().unwrap_or_default();
-    let rows = read_rows_by(&args.input_file, &columns, progress)?;
-    let is_scored = |row: &&Row| {
-        let number = |field: &str| row.fields.get(field).and_then(|value| value.as_f64());
-        number("score").is_some() || number("label").is_some_and(|label| label != 1.0)
-    };
-    if let Some(row) = rows.iter().find(is_scored) {
-        progress.warn(&format!(
-            "{}:{}: scores of pairs are not used: every pair counts as a query and its answer",
-            args.input_file.display(),
-            row.example.line
-        ));
-    }
-    let pool = args.candidate_pool.as_ref().map(|path| read_pool_by(path, &columns, progress)).transpose()?;
+    let rows = store_rows(&args.input_file, &columns, progress)?;
+    warn_of_scores(&args.input_file, &rows, progress)?;
+    let pool = args.candidate_pool.as_ref().map(|path| store_pool(path, &columns, progress)).transpose()?;
     Ok(Prepared { settings, review, rows, pool })
+}
+
+/// How many rows are looked at for scores, which all rows of a file have, if any.
+const LOOKED_AT: usize = 1000;
+
+fn warn_of_scores(path: &Path, rows: &Stored<Row>, progress: &dyn Progress) -> Result<()> {
+    for row in rows.rows().take(LOOKED_AT) {
+        let row = row?;
+        let number = |field: &str| row.fields.get(field).and_then(|value| value.as_f64());
+        if number("score").is_some() || number("label").is_some_and(|label| label != 1.0) {
+            let (path, line) = (path.display(), row.example.line);
+            progress.warn(&format!(
+                "{path}:{line}: scores of pairs are not used: every pair counts as a query and its answer"
+            ));
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Rows may be mined in place; nothing else that is read is written over.
@@ -136,17 +149,15 @@ fn vectors<'a, O: Ops>(
             None => VectorSource::Model(model),
         },
         (None, Some(queries), Some(passages)) => VectorSource::Made(MadeVectors {
-            queries: read_vectors(queries)?,
-            queries_path: queries.clone(),
+            queries: VectorFile::open(queries)?,
             passages: VectorFile::open(passages)?,
         }),
         _ => VectorSource::Nowhere,
     })
 }
 
-fn write_review(args: &MineArgs, mut review: Review, mined: &Mined, progress: &dyn Progress) -> Result<()> {
-    let Some(path) = &args.review else { return Ok(()) };
-    let (n_before, n_new) = (review.len(), review.add(&mined.suspects));
+fn write_review(path: &Path, mut review: Review, suspects: &[Suspect], progress: &dyn Progress) -> Result<()> {
+    let (n_before, n_new) = (review.len(), review.add(suspects));
     review.write(path)?;
     progress.note(&format!("{}: {n_new} suspected right answers beside {n_before} from before", path.display()));
     Ok(())

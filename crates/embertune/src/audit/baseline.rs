@@ -12,7 +12,7 @@ use super::texts::{ByText, Texts};
 use crate::embed::{Vectors, embed};
 use crate::error::Result;
 use crate::eval::Metric;
-use crate::mine::bm25::top_k_in_parts;
+use crate::mine::bm25::Bm25;
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
 use crate::random::{Shuffle, key};
@@ -156,9 +156,9 @@ impl Search<'_> {
         let samples: Vec<_> = sets.iter().map(sample).collect();
         let (mut baselines, mut findings) = (Vec::new(), Vec::new());
         let queries: Vec<_> = samples.iter().flat_map(|sample| sample.texts(self.texts)).collect();
-        let queries: Vec<_> = queries.iter().map(String::as_str).collect();
-        let read = |part: Range<usize>| self.texts.read(&self.pool[part]);
-        let found = top_k_in_parts(self.pool.len(), read, &queries, DEPTH, progress);
+        let read = |part: Range<usize>| Ok(self.texts.read(&self.pool[part]));
+        let bm25 = Bm25::new(self.pool.len(), Box::new(read), queries.iter().map(Ok), progress)?;
+        let found = bm25.top_k(&queries, DEPTH, progress)?;
         let mut rest = found.as_slice();
         for sample in &samples {
             let (found, others) = rest.split_at(sample.queries.len());

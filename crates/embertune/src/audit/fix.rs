@@ -13,9 +13,8 @@ use super::finding::Kind;
 use super::leaks::{Leak, Places};
 use super::rows::{BadNegative, Known, bad_negative, key};
 use super::texts::{Near, Texts};
-use crate::data::Example;
 use crate::data::packed::{Packing, write_lines};
-use crate::data::row_list::Row;
+use crate::data::{Example, Row, RowsOf, row_list};
 use crate::error::Result;
 
 /// What is left out of a row.
@@ -61,7 +60,7 @@ pub fn repairs(
                 let parts = if data.are_answers { parts(i, row, texts, known) } else { Vec::new() };
                 let positives = without(row.positives, &parts, Part::Positive);
                 let negatives = without(row.negatives, &parts, Part::Negative);
-                let kept = Row { positives: &positives, negatives: &negatives, ..row };
+                let kept = row_list::Row { positives: &positives, negatives: &negatives, ..row };
                 // Copies come last: rows may be equal only after something else is gone.
                 if kept.positives.is_empty() {
                     whole(Kind::QueryIsPositive)
@@ -76,7 +75,7 @@ pub fn repairs(
     repairs
 }
 
-fn parts(i: usize, row: Row<'_>, texts: &Texts, known: &Known) -> Vec<Repair> {
+fn parts(i: usize, row: row_list::Row<'_>, texts: &Texts, known: &Known) -> Vec<Repair> {
     let mut parts = Vec::new();
     let mut seen = HashSet::new();
     for (at, &positive) in row.positives.iter().enumerate() {
@@ -113,35 +112,38 @@ pub fn list_path(path: &Path) -> PathBuf {
 /// Writes the rows that are left to `path`, and a line for everything that was left out to [`list_path`]: `{"place", "dropped": "row",
 /// "positive" or "negative", "reason", "text"}`.
 ///
-/// Fields like `neg_scores` that have an item for each passage lose the items of those that go. `fields` holds all fields of each row.
+/// Fields like `neg_scores` that have an item for each passage lose the items of those that go.
 ///
 /// # Errors
-/// Where a file can't be written.
-pub fn write_repaired(
-    path: &Path,
-    name: &str,
-    examples: &[Example],
-    fields: &[Map<String, Value>],
-    repairs: &[Repair],
-) -> Result<()> {
-    let mut rest = repairs;
-    write_lines(path, |out| {
-        for (i, (example, fields)) in examples.iter().zip(fields).enumerate() {
-            let n = rest.iter().take_while(|repair| repair.row == i).count();
-            let (parts, after) = rest.split_at(n);
+/// Where a file can't be written, or a row can't be read.
+pub fn write_repaired(path: &Path, name: &str, rows: &dyn RowsOf<Row>, repairs: &[Repair]) -> Result<()> {
+    // Of each row, what is left out of it.
+    let each = || {
+        let mut rest = repairs;
+        rows.rows().enumerate().map(move |(i, row)| {
+            let (parts, after) = rest.split_at(rest.iter().take_while(|repair| repair.row == i).count());
             rest = after;
-            if parts.iter().any(|repair| repair.part == Part::Row) {
-                continue;
-            }
-            match parts.is_empty() {
-                true => serde_json::to_writer(&mut *out, fields)?,
-                false => serde_json::to_writer(&mut *out, &repaired(example, fields.clone(), parts))?,
+            Ok((row.map_err(io::Error::other)?, parts))
+        })
+    };
+    write_lines(path, |out| {
+        for row in each() {
+            let (row, parts): (_, &[Repair]) = row?;
+            match parts {
+                [] => serde_json::to_writer(&mut *out, &row.fields)?,
+                _ if parts.iter().any(|repair| repair.part == Part::Row) => continue,
+                _ => serde_json::to_writer(&mut *out, &repaired(&row.example, row.fields.clone(), parts))?,
             }
             out.write_all(b"\n")?;
         }
         Ok(())
     })?;
-    write_lines(&list_path(path), |out| repairs.iter().try_for_each(|repair| list(out, repair, name, examples)))
+    write_lines(&list_path(path), |out| {
+        each().try_for_each(|row: io::Result<_>| {
+            let (row, parts) = row?;
+            parts.iter().try_for_each(|repair| list(out, repair, name, &row.example))
+        })
+    })
 }
 
 fn repaired(example: &Example, mut fields: Map<String, Value>, parts: &[Repair]) -> Map<String, Value> {
@@ -164,8 +166,7 @@ fn repaired(example: &Example, mut fields: Map<String, Value>, parts: &[Repair])
     fields
 }
 
-fn list(out: &mut dyn io::Write, repair: &Repair, name: &str, examples: &[Example]) -> io::Result<()> {
-    let example = &examples[repair.row];
+fn list(out: &mut dyn io::Write, repair: &Repair, name: &str, example: &Example) -> io::Result<()> {
     let (dropped, text) = match repair.part {
         Part::Row => ("row", &example.query),
         Part::Positive(at) => ("positive", &example.positives[at]),

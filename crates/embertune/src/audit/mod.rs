@@ -8,8 +8,8 @@
 use embertune_kernels::Ops;
 use serde::Serialize;
 
-use crate::data::Examples;
 use crate::data::row_list::RowList;
+use crate::data::{Example, RowsOf};
 use crate::error::{Error, Result};
 use crate::model::EmbeddingModel;
 use crate::progress::Progress;
@@ -43,7 +43,7 @@ pub struct Source<'a> {
     /// The name in places: `train.jsonl` makes `train.jsonl:812`.
     pub name: &'a str,
     /// The rows.
-    pub examples: &'a dyn Examples,
+    pub examples: &'a dyn RowsOf<Example>,
 }
 
 /// What to look at.

@@ -13,8 +13,8 @@ use rayon::prelude::*;
 
 use crate::data::near::{TextList, near_groups};
 use crate::data::row_list::{Distinct, Row, RowList};
-use crate::data::spool::Spool;
-use crate::data::{Example, Examples, Scores, TextId};
+use crate::data::stored::StoredTexts;
+use crate::data::{Example, RowsOf, Scores, TextId};
 use crate::error::{Error, Result};
 use crate::mine::overlap::Bag;
 
@@ -22,14 +22,11 @@ use crate::mine::overlap::Bag;
 const HEADS: usize = 64;
 /// Rows, or texts, that are looked at together.
 pub const BLOCK: usize = 4096;
-/// Texts that lie within so many bytes are read at once.
-const READ_BYTES: u64 = 1 << 23;
 
 /// Texts that are being collected.
 #[derive(Default)]
 pub struct NewTexts {
-    bytes: Spool,
-    ends: Vec<u64>,
+    texts: StoredTexts,
     numbers: Distinct,
     said: Vec<u64>,
 }
@@ -45,8 +42,7 @@ impl NewTexts {
         for (text, (id, said)) in texts.iter().zip(ids) {
             let (number, is_new) = self.numbers.number(id);
             if is_new {
-                self.bytes.write(text.as_bytes())?;
-                self.ends.push(self.bytes.len());
+                self.texts.push(text)?;
                 self.said.push(said);
             }
             numbers.push(number);
@@ -58,7 +54,7 @@ impl NewTexts {
     ///
     /// # Errors
     /// Where a temporary file can't be read or written.
-    pub fn add_rows(&mut self, examples: &dyn Examples) -> Result<RowList> {
+    pub fn add_rows(&mut self, examples: &dyn RowsOf<Example>) -> Result<RowList> {
         let mut rows = RowList::default();
         let mut from = examples.rows();
         loop {
@@ -94,21 +90,20 @@ impl NewTexts {
 
     /// All of them.
     pub fn done(self) -> Texts {
-        let NewTexts { bytes, ends, said, .. } = self;
+        let NewTexts { texts, said, .. } = self;
         let mut order: Vec<u32> = (0..said.len() as u32).collect();
         order.par_sort_unstable_by_key(|&number| (said[number as usize], number));
         let mut first = vec![0; said.len()];
         for same in order.chunk_by(|&a, &b| said[a as usize] == said[b as usize]) {
             same.iter().for_each(|&number| first[number as usize] = same[0]);
         }
-        Texts { bytes, ends, said: first, failed: Mutex::default() }
+        Texts { texts, said: first, failed: Mutex::default() }
     }
 }
 
 /// Distinct texts in the order in which they were first seen.
 pub struct Texts {
-    bytes: Spool,
-    ends: Vec<u64>,
+    texts: StoredTexts,
     said: Vec<u32>,
     /// What kept a text from being read.
     failed: Mutex<Option<Error>>,
@@ -122,30 +117,9 @@ impl Texts {
 
     /// Some texts.
     pub fn read(&self, numbers: &[u32]) -> Vec<String> {
-        let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else { return Vec::new() };
-        let span = self.place(first).start..self.place(last).end;
-        if numbers.len() > 1 && (!numbers.is_sorted() || span.end - span.start > READ_BYTES) {
-            let (before, behind) = numbers.split_at(numbers.len() / 2);
-            return [self.read(before), self.read(behind)].concat();
-        }
-        let bytes = self.bytes_at(span.clone());
-        let of = |&number: &u32| {
-            let Range { start, end } = self.place(number);
-            let text = bytes.get((start - span.start) as usize..(end - span.start) as usize);
-            String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
-        };
-        numbers.iter().map(of).collect()
-    }
-
-    fn place(&self, number: u32) -> Range<u64> {
-        let number = number as usize;
-        (if number == 0 { 0 } else { self.ends[number - 1] })..self.ends[number]
-    }
-
-    fn bytes_at(&self, place: Range<u64>) -> Vec<u8> {
-        self.bytes.read(place).unwrap_or_else(|error| {
+        self.texts.read(numbers.iter().copied()).unwrap_or_else(|error| {
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            Vec::new()
+            vec![String::new(); numbers.len()]
         })
     }
 
@@ -164,7 +138,7 @@ impl Texts {
 
     /// The number of texts.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.texts.len()
     }
 }
 
@@ -297,24 +271,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_read_as_they_were_added_in_any_order_and_known_by_what_they_say() {
-        let list: Vec<_> = (0..6000).map(|i| format!("Text {i} {}", "\u{e9}".repeat(i * 31 % 5000))).collect();
+    fn texts_are_known_by_what_they_are_and_by_what_they_say() {
+        let list: Vec<_> = (0..6000).map(|i| format!("Text {i}")).collect();
         let mut texts = NewTexts::default();
         for part in list.chunks(2500) {
             texts.add(&part.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
         }
-        assert!(texts.bytes.len() > 2 * READ_BYTES, "not all of them are read at once");
         let others = [format!(" {}\n", list[5]), list[7].to_uppercase(), "new".into()];
         let numbers = texts.add(&others.each_ref().map(String::as_str)).unwrap();
         assert_eq!(numbers, [5, 6000, 6001]);
         let texts = texts.done();
         assert_eq!([5, 7, 6000, 6001].map(|number| texts.said(number)), [5, 7, 7, 6001]);
-        for numbers in
-            [(0..6000).collect::<Vec<u32>>(), vec![5999, 3, 4, 3], (0..6000).rev().step_by(7).collect(), vec![]]
-        {
-            assert!(texts.read(&numbers).iter().eq(numbers.iter().map(|&number| &list[number as usize])));
-        }
-        assert_eq!((texts.text(6001), texts.len()), ("new".into(), 6002));
+        assert_eq!(
+            (texts.read(&[7, 6000, 0]), texts.len()),
+            (["Text 7", "TEXT 7", "Text 0"].map(String::from).into(), 6002)
+        );
         texts.check().unwrap();
     }
 

@@ -6,6 +6,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::data::columns::Columns;
@@ -14,17 +17,44 @@ use crate::data::files::{self, for_each_row, for_each_text};
 use crate::data::identity::TextId;
 use crate::data::lines::Lines;
 use crate::data::object::Object;
-use crate::data::stored::{Examples, StoredExamples};
+use crate::data::pool::StoredPool;
+use crate::data::stored::{RowsOf, Stored, StoredExamples};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// A row together with all its fields, for writing it back.
-#[derive(Clone, Debug)]
+/// A row together with all its fields, for writing it back. [`Stored`] are the fields alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Line")]
 pub struct Row {
     /// The row.
     pub example: Example,
     /// All fields in the order of the file, `query`, `pos` and `neg` among them.
     pub fields: Map<String, Value>,
+}
+
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_struct("Line", 2)?;
+        line.serialize_field("line", &self.example.line)?;
+        line.serialize_field("fields", &self.fields)?;
+        line.end()
+    }
+}
+
+/// What is stored of a [`Row`].
+#[derive(Deserialize)]
+struct Line {
+    line: usize,
+    fields: Map<String, Value>,
+}
+
+impl TryFrom<Line> for Row {
+    type Error = Error;
+
+    fn try_from(Line { line, fields }: Line) -> Result<Row> {
+        let object = Object::of(Path::new("rows"), line, fields);
+        Ok(Row { example: example(&object, &mut Remark::default())?, fields: object.fields })
+    }
 }
 
 /// Reads training or evaluation rows `{"query": str, "pos": [str], "neg": [str]}`. `neg` may be absent. Blank lines are skipped.
@@ -61,7 +91,7 @@ pub fn read_examples_by(path: &Path, columns: &Columns, progress: &dyn Progress)
 pub fn store_examples(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<StoredExamples> {
     let mut examples = StoredExamples::default();
     let (labels, unused) = plain_examples(path, columns, progress, |example| examples.push(&example))?;
-    let (examples, are_labels) = labels.apply_to_stored(path, examples, progress)?;
+    let (examples, are_labels) = labels.apply_to_stored(path, examples, |example| example, |_| {}, progress)?;
     unused.note_unused(path, are_labels, progress);
     Ok(examples)
 }
@@ -106,14 +136,31 @@ pub fn read_rows_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> 
         Ok(())
     })?;
     if labels.apply(path, &mut rows, |row| &mut row.example, progress)? {
-        for row in &mut rows {
-            row.fields.shift_remove(LABEL);
-            if !row.example.negatives.is_empty() {
-                row.fields.insert("neg".into(), row.example.negatives.clone().into());
-            }
-        }
+        rows.iter_mut().for_each(say_negatives);
     }
     Ok(rows)
+}
+
+/// Reads rows as [`read_rows_by`] does, however many they are. Of pairs with a `label`, the texts that are wrong are in memory.
+///
+/// # Errors
+/// Those of [`read_examples`]; a temporary file that can't be written.
+pub fn store_rows(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Stored<Row>> {
+    let mut labels = Labels::default();
+    let mut rows = Stored::default();
+    for_each_example(path, columns, progress, |example, fields| {
+        labels.add(&example, &fields);
+        rows.push(&Row { example, fields })
+    })?;
+    Ok(labels.apply_to_stored(path, rows, |row| &mut row.example, say_negatives, progress)?.0)
+}
+
+/// Puts the negatives that are from wrong pairs into the fields of the right one.
+fn say_negatives(row: &mut Row) {
+    row.fields.shift_remove(LABEL);
+    if !row.example.negatives.is_empty() {
+        row.fields.insert("neg".into(), row.example.negatives.clone().into());
+    }
 }
 
 fn for_each_example(
@@ -230,29 +277,53 @@ pub fn read_pool(path: &Path, progress: &dyn Progress) -> Result<Vec<String>> {
 /// # Errors
 /// Those of [`read_pool`].
 pub fn read_pool_by(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<Vec<String>> {
-    let mut strings = Remark::default();
     let mut texts = Vec::new();
+    for_each_candidate(path, columns, progress, |text| {
+        texts.push(text);
+        Ok(())
+    })?;
+    Ok(texts)
+}
+
+/// Reads the distinct ones of candidates as [`read_pool_by`] does, however many they are.
+///
+/// # Errors
+/// Those of [`read_pool`]; a temporary file that can't be written.
+pub fn store_pool(path: &Path, columns: &Columns, progress: &dyn Progress) -> Result<StoredPool> {
+    let mut pool = StoredPool::default();
+    for_each_candidate(path, columns, progress, |text| pool.add(&text).map(drop))?;
+    Ok(pool)
+}
+
+fn for_each_candidate(
+    path: &Path,
+    columns: &Columns,
+    progress: &dyn Progress,
+    mut take: impl FnMut(String) -> Result<()>,
+) -> Result<()> {
+    let mut strings = Remark::default();
+    let mut n = 0;
     let reading = for_each_text(path, columns, |object, _| {
         if object.has("context") {
             let list = object.texts("context")?;
             if list.was_string {
                 strings.add("context", object.line());
             }
-            texts.extend(list.texts);
+            n += list.texts.len();
+            list.texts.into_iter().try_for_each(&mut take)
         } else if object.has("text") {
-            texts.push(titled_text(&object)?);
+            n += 1;
+            take(titled_text(&object)?)
         } else {
-            return Err(object.error(
+            Err(object.error(
                 "neither field `context` nor field `text` is there".into(),
                 r#"a candidate is {"context": ["..."]} or {"text": "..."}; other names can be given with `--columns text=...`"#,
-            ));
+            ))
         }
-        Ok(())
     })?;
     files::note(path, &reading, progress);
     strings.warn_of_strings(path, progress);
-    not_empty(path, texts.len(), r#"one object per line, like {"context": ["..."]} or {"text": "..."}"#)?;
-    Ok(texts)
+    not_empty(path, n, r#"one object per line, like {"context": ["..."]} or {"text": "..."}"#)
 }
 
 /// What a line of a file with texts is.
@@ -382,22 +453,25 @@ impl Labels {
         Ok(true)
     }
 
-    /// As [`apply`](Self::apply).
-    fn apply_to_stored(
+    /// As [`apply`](Self::apply). `change` sees each row that is left, with its negatives.
+    fn apply_to_stored<T: Clone + Serialize + DeserializeOwned>(
         self,
         path: &Path,
-        rows: StoredExamples,
+        rows: Stored<T>,
+        example: impl Fn(&mut T) -> &mut Example,
+        change: impl Fn(&mut T),
         progress: &dyn Progress,
-    ) -> Result<(StoredExamples, bool)> {
+    ) -> Result<(Stored<T>, bool)> {
         let Some(labels) = self.0.filter(|labels| labels.contains(&false)) else { return Ok((rows, false)) };
         let mut wrong = WrongPairs::default();
         for (row, _) in rows.rows().zip(&labels).filter(|(_, is_right)| !**is_right) {
-            wrong.add(&mut row?.into_owned());
+            wrong.add(example(&mut row?.into_owned()));
         }
-        let mut right = StoredExamples::default();
+        let mut right = Stored::default();
         for (row, _) in rows.rows().zip(&labels).filter(|(_, is_right)| **is_right) {
             let mut row = row?.into_owned();
-            wrong.give(&mut row);
+            wrong.give(example(&mut row));
+            change(&mut row);
             right.push(&row)?;
         }
         wrong.say(path, labels.len(), right.n_rows(), progress)?;

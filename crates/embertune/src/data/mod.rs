@@ -30,7 +30,8 @@ pub use example::{Example, Scores};
 pub use identity::TextId;
 pub use jsonl::{
     Row, TextForm, read_examples, read_examples_by, read_pool, read_pool_by, read_rows, read_rows_by,
-    read_scored_examples, read_scored_examples_by, read_texts, read_texts_as, store_examples, store_scored_examples,
+    read_scored_examples, read_scored_examples_by, read_texts, read_texts_as, store_examples, store_pool, store_rows,
+    store_scored_examples,
 };
-pub use pool::Pool;
-pub use stored::{Examples, StoredExamples};
+pub use pool::{Pool, StoredPool};
+pub use stored::{RowsOf, Stored, StoredExamples, StoredTexts};

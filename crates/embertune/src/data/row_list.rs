@@ -89,6 +89,15 @@ impl RowList {
         (0..self.len()).map(|row| self.get(row))
     }
 
+    /// The rows with these scores, one for each passage of all of them in their order.
+    ///
+    /// # Panics
+    /// Where they are not as many.
+    pub fn with_scores(self, scores: Vec<f32>) -> RowList {
+        assert_eq!(scores.len(), self.passages.len(), "a score for each passage");
+        RowList { scores, ..self }
+    }
+
     /// Adds `to_query` to the number of each query, `to_passage` to that of each passage.
     pub fn shift(&mut self, to_query: u32, to_passage: u32) {
         self.heads.iter_mut().for_each(|head| head.query += to_query);
@@ -110,6 +119,11 @@ pub struct Distinct {
 }
 
 impl Distinct {
+    /// The number of the text with this hash, where there is one.
+    pub fn get(&self, hash: u64) -> Option<u32> {
+        self.numbers.find(hash, |number| self.hashes[*number as usize] == hash).copied()
+    }
+
     /// The number of the text with this hash, and whether it is new.
     pub fn number(&mut self, hash: u64) -> (u32, bool) {
         let of = |number: &u32| self.hashes[*number as usize];
@@ -143,6 +157,9 @@ mod tests {
         first.shift(10, 100);
         assert_eq!((first.get(3).query, first.get(3).negatives), (17, &[105, 106][..]));
         assert!(first.len() == 5 && RowList::default().is_empty());
+        let scored = first.with_scores((0..12).map(|i| i as f32).collect());
+        assert_eq!((scored.get(0).positive_scores, scored.get(4).negative_scores), (&[0.0][..], &[][..]));
+        assert_eq!((scored.get(1).positive_scores, scored.get(1).negative_scores), (&[1.0, 2.0][..], &[3.0][..]));
     }
 
     #[test]
@@ -154,5 +171,6 @@ mod tests {
             let numbers = hashes.map(|hash| distinct.number(hash));
             assert_eq!(numbers, [0, 1, 2, 3, 4].map(|number| (number, is_new)));
         }
+        assert_eq!((distinct.get(0), distinct.get(7)), (Some(2), None));
     }
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Number, Value, json};
 
-use super::{Mined, RowScores, Scored};
+use super::{Mined, MinedRow, RowScores, Scored};
 use crate::data::packed::write_lines;
-use crate::data::{Example, Row};
+use crate::data::{Example, Row, RowsOf};
 use crate::error::Result;
 use crate::progress::Progress;
 
@@ -32,22 +32,24 @@ pub enum Shape {
 ///
 /// # Errors
 /// Where the file can't be written.
-pub fn write(path: &Path, mined: &Mined, shape: Shape, n_negatives: usize, progress: &dyn Progress) -> Result<()> {
+pub fn write(path: &Path, mined: &Mined<'_>, shape: Shape, n_negatives: usize, progress: &dyn Progress) -> Result<()> {
+    let is_short = |n: usize| n < n_negatives;
     match shape {
         Shape::Original => write_rows(path, mined, progress),
         Shape::Triplet | Shape::NTuple | Shape::LabeledPair => {
-            let n_short = mined.rows.iter().filter(|row| row.example.negatives.len() < n_negatives).count();
+            let n_short = mined.chosen.rows.iter().filter(|row| is_short(row.negatives.len())).count();
             if shape == Shape::NTuple && n_short > 0 {
                 progress.warn(&format!("{n_short} rows are left out: a tuple needs {n_negatives} negatives"));
             }
             write_lines(path, |out| {
-                for (i, Row { example, .. }) in mined.rows.iter().enumerate() {
-                    let scores = mined.scores.get(i);
+                for mined in mined.rows() {
+                    let MinedRow { row: Row { example, .. }, scores, .. } = mined.map_err(io::Error::other)?;
+                    let scores = scores.as_ref();
                     match shape {
-                        Shape::NTuple if example.negatives.len() < n_negatives => {}
-                        Shape::NTuple => write_tuples(out, example, scores)?,
-                        Shape::LabeledPair => write_pairs(out, example, scores)?,
-                        _ => write_triplets(out, example, scores)?,
+                        Shape::NTuple if is_short(example.negatives.len()) => {}
+                        Shape::NTuple => write_tuples(out, &example, scores)?,
+                        Shape::LabeledPair => write_pairs(out, &example, scores)?,
+                        _ => write_triplets(out, &example, scores)?,
                     }
                 }
                 Ok(())
@@ -65,31 +67,31 @@ fn score_values(scores: &[f32]) -> Value {
     scores.iter().copied().map(score_value).collect()
 }
 
-fn write_rows(path: &Path, mined: &Mined, progress: &dyn Progress) -> Result<()> {
-    let outdated = |i: usize, field: &str| match field {
-        "neg_scores" | "neg_id" => true,
-        "pos_scores" | "pos_id" => mined.rows_with_new_positives.contains(&i),
-        _ => false,
-    };
-    let replaced = |field: &str| !mined.scores.is_empty() && field.ends_with("_scores");
-    for (field, of) in
-        [("neg_scores", "negatives"), ("neg_id", "negatives"), ("pos_scores", "positives"), ("pos_id", "positives")]
-    {
-        let has = |(i, row): &(usize, &Row)| outdated(*i, field) && row.fields.contains_key(field);
-        let n = mined.rows.iter().enumerate().filter(has).count();
-        if n > 0 && !replaced(field) {
-            let what = if of == "negatives" { "that were replaced" } else { "before more were added" };
-            progress.warn(&format!("field `{field}` is left out of {n} rows: it belongs to the {of} {what}"));
-        }
-    }
+/// Fields that say something about the negatives, or the positives, and are outdated by new ones.
+const BESIDE: [(&str, &str); 4] =
+    [("neg_scores", "negatives"), ("neg_id", "negatives"), ("pos_scores", "positives"), ("pos_id", "positives")];
+
+fn write_rows(path: &Path, mined: &Mined<'_>, progress: &dyn Progress) -> Result<()> {
+    let mut n_outdated = [0; BESIDE.len()];
     write_lines(path, |out| {
-        for (i, Row { example, fields }) in mined.rows.iter().enumerate() {
-            let mut fields = fields.clone();
-            fields.retain(|field, _| !outdated(i, field));
-            write_row(out, fields, example, mined.scores.get(i))?;
+        for mined in mined.rows() {
+            let MinedRow { row: Row { example, mut fields }, scores, has_new_positives } =
+                mined.map_err(io::Error::other)?;
+            for ((field, of), n) in BESIDE.iter().zip(&mut n_outdated) {
+                if *of == "negatives" || has_new_positives {
+                    let is_replaced = scores.is_some() && field.ends_with("_scores");
+                    *n += usize::from(fields.shift_remove(*field).is_some() && !is_replaced);
+                }
+            }
+            write_row(out, fields, &example, scores.as_ref())?;
         }
         Ok(())
-    })
+    })?;
+    for ((field, of), n) in BESIDE.iter().zip(n_outdated).filter(|(_, n)| *n > 0) {
+        let what = if *of == "negatives" { "that were replaced" } else { "before more were added" };
+        progress.warn(&format!("field `{field}` is left out of {n} rows: it belongs to the {of} {what}"));
+    }
+    Ok(())
 }
 
 /// Writes rows with the scores of a teacher as JSON lines, packed where the name asks for it, whole or not at all. All their other fields stay.
@@ -108,10 +110,12 @@ pub fn write_scored(path: &Path, scored: &Scored) -> Result<()> {
 /// Writes examples with other negatives, and no field besides, as JSON lines, whole or not at all.
 ///
 /// # Errors
-/// Where the file can't be written.
-pub fn write_examples<'a>(path: &Path, rows: impl IntoIterator<Item = (&'a Example, &'a Vec<String>)>) -> Result<()> {
+/// Where the file can't be written, or a row can't be read.
+pub fn write_examples(path: &Path, rows: &dyn RowsOf<Example>, negatives: &[Vec<String>]) -> Result<()> {
     write_lines(path, |out| {
-        for (Example { query, positives, .. }, negatives) in rows {
+        for (row, negatives) in rows.rows().zip(negatives) {
+            let row = row.map_err(io::Error::other)?;
+            let Example { query, positives, .. } = &*row;
             write_line(out, &object(json!({"query": query, "pos": positives, "neg": negatives})))?;
         }
         Ok(())

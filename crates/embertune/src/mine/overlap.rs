@@ -3,10 +3,13 @@
 //! Pools hold the same passage with other punctuation, as a longer and a shorter version, or with a sentence moved. A model gives
 //! such a passage nearly the score of the positive, so it would be the first to be mined.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
+
+use super::known::Numbered;
 use super::words::words;
-use crate::data::{Pool, TextId};
+use crate::error::Result;
 
 /// Share of the shorter text's words that must be in the longer one. On Debian's package descriptions, shares from 0.8 to 0.93 are
 /// mostly texts after one pattern that mean different things ("translating between the Spanish and ... languages"); at 0.95 and
@@ -41,6 +44,24 @@ impl Bag {
     }
 }
 
+/// Some of what a bag is, for telling at once that it is not near another: a bit for each of its words, which several may share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sketch(u128);
+
+impl Sketch {
+    fn of(bag: &Bag) -> Sketch {
+        Sketch(bag.0.iter().fold(0, |bits, word| bits | 1 << (word % u64::from(u128::BITS))))
+    }
+
+    /// Whether a bag with this sketch may be near one of `n_words` words with the `other`: of the shorter one, no more words are missing in
+    /// the longer one, so no more bits.
+    fn may_be_near(self, other: Sketch, n_words: usize) -> bool {
+        let n_missing = (self.0 & !other.0).count_ones().min((other.0 & !self.0).count_ones());
+        // One more than there may be, for rounding.
+        n_missing as f32 <= (1.0 - MIN_SHARE) * n_words as f32 + 1.0
+    }
+}
+
 /// How many words two sorted bags have in common, a word as often as both have it.
 fn n_shared(a: &[u64], b: &[u64]) -> usize {
     let (mut i, mut j, mut n) = (0, 0, 0);
@@ -52,48 +73,87 @@ fn n_shared(a: &[u64], b: &[u64]) -> usize {
     n
 }
 
-/// The bags of a pool, each made when it is first asked for: most candidates are near no query.
+/// So many bags are kept at most: of a pool that is no larger, each is made once.
+const N_KEPT: usize = 1 << 16;
+/// Texts that are read at once.
+const BLOCK: usize = 1 << 14;
+
+/// The bags of passages by number, each made when it is asked for: sketches rule most of them out. In a large pool a bag gives its place to
+/// another one.
 pub struct Bags<'a> {
-    pool: &'a Pool,
-    bags: Vec<OnceLock<Bag>>,
+    numbered: &'a Numbered<'a>,
+    /// Of each candidate.
+    sketches: Vec<Sketch>,
+    kept: Vec<Mutex<Kept>>,
 }
 
+/// A bag and the number of its passage.
+type Kept = Option<(u32, Arc<Bag>)>;
+
 impl<'a> Bags<'a> {
-    /// None made yet.
-    pub fn new(pool: &'a Pool) -> Bags<'a> {
-        Bags { pool, bags: pool.texts().iter().map(|_| OnceLock::new()).collect() }
+    /// Of the candidates and positives of rows.
+    ///
+    /// # Errors
+    /// Where a text can't be read.
+    pub fn new(numbered: &'a Numbered<'a>) -> Result<Bags<'a>> {
+        let pool = numbered.pool();
+        let mut sketches = Vec::with_capacity(pool.len());
+        for start in (0..pool.len()).step_by(BLOCK) {
+            let texts = pool.read(start as u32..pool.len().min(start + BLOCK) as u32)?;
+            sketches.par_extend(texts.par_iter().map(|text| Sketch::of(&Bag::of(text))));
+        }
+        let kept = (0..pool.len().clamp(1, N_KEPT)).map(|_| Mutex::default()).collect();
+        Ok(Bags { numbered, sketches, kept })
     }
 
-    fn of_row(&self, row: u32) -> &Bag {
-        self.bags[row as usize].get_or_init(|| Bag::of(&self.pool.texts()[row as usize]))
+    fn of(&self, number: u32) -> Result<Arc<Bag>> {
+        let place = &self.kept[number as usize % self.kept.len()];
+        let place = || place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bag)) = place().as_ref().filter(|(kept, _)| *kept == number) {
+            return Ok(bag.clone());
+        }
+        let bag = Arc::new(Bag::of(&self.numbered.text(number)?));
+        *place() = Some((number, bag.clone()));
+        Ok(bag)
     }
 
     /// What looks like one of `positives`, which need not be in the pool.
-    pub fn like<'p>(&'a self, positives: impl IntoIterator<Item = &'p str>) -> Lookalikes<'a> {
-        let bag = |text| match self.pool.row(TextId::of(text)) {
-            Some(row) => self.of_row(row).clone(),
-            None => Bag::of(text),
-        };
-        Lookalikes { bags: self, positives: positives.into_iter().map(bag).collect() }
+    ///
+    /// # Errors
+    /// Where a text can't be read.
+    pub fn like(&self, positives: impl IntoIterator<Item = u32>) -> Result<Lookalikes<'_>> {
+        let bag = |number| self.of(number).map(|bag| (Sketch::of(&bag), bag));
+        Ok(Lookalikes { bags: self, positives: positives.into_iter().map(bag).collect::<Result<_>>()? })
     }
 }
 
 /// The candidates that are near-duplicates of a query's positives.
 pub struct Lookalikes<'a> {
     bags: &'a Bags<'a>,
-    positives: Vec<Bag>,
+    positives: Vec<(Sketch, Arc<Bag>)>,
 }
 
 impl Lookalikes<'_> {
     /// Whether the candidate is one.
-    pub fn contains(&self, row: u32) -> bool {
-        let bag = self.bags.of_row(row);
-        self.positives.iter().any(|positive| positive.is_near(bag))
+    ///
+    /// # Errors
+    /// Where its text can't be read.
+    pub fn contains(&self, row: u32) -> Result<bool> {
+        let sketch = self.bags.sketches[row as usize];
+        let may_be = |(of, bag): &&(Sketch, Arc<Bag>)| sketch.may_be_near(*of, bag.0.len());
+        let mut positives = self.positives.iter().filter(may_be).peekable();
+        if positives.peek().is_none() {
+            return Ok(false);
+        }
+        let bag = self.bags.of(row)?;
+        Ok(positives.any(|(_, positive)| positive.is_near(&bag)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use embertune_kernels::dropout::splitmix64;
+
     use super::*;
 
     const TEXT: &str =
@@ -133,5 +193,34 @@ mod tests {
         assert!(!near("print a file", "print a file twice"));
         assert!(!near("a a b", "a b b"));
         assert!(!near("--", "!"));
+    }
+
+    #[test]
+    fn sketches_rule_out_most_bags_that_are_not_near_and_none_that_are() {
+        let mut state = 1;
+        let mut random = |n: usize| {
+            state = splitmix64(state);
+            state as usize % n
+        };
+        let (mut n_near, mut n_ruled_out) = (0, 0);
+        for _ in 0..20_000 {
+            let n = 1 + random(120);
+            let mut words: Vec<u64> = (0..n).map(|_| splitmix64(random(5000) as u64)).collect();
+            let mut others = words.clone();
+            // Some words exchanged, some left out.
+            (0..random(1 + n / 8)).for_each(|_| others[random(n)] = splitmix64(random(5000) as u64));
+            others.truncate(n - random(1 + n / 2));
+            words.sort_unstable();
+            others.sort_unstable();
+            let (words, others) = (Bag(words), Bag(others));
+            let unlike = Bag((0..n).map(|_| splitmix64(random(5000) as u64)).collect());
+            let may_be = |a: &Bag, b: &Bag| Sketch::of(a).may_be_near(Sketch::of(b), b.0.len());
+            if words.is_near(&others) {
+                n_near += 1;
+                assert!(may_be(&words, &others) && may_be(&others, &words), "{words:?} {others:?}");
+            }
+            n_ruled_out += usize::from(!may_be(&words, &unlike));
+        }
+        assert!(n_near > 5_000 && n_ruled_out > 19_000, "{n_near} {n_ruled_out}");
     }
 }

@@ -2,18 +2,19 @@
 //! elsewhere, by words, or both.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use embertune_kernels::Ops;
 use rayon::prelude::*;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::bm25::Bm25;
 use super::fusion::fuse;
+use super::known::Numbered;
 use super::settings::{MineSettings, Ranking};
 use super::space::Space;
 use crate::comm::{Alone, Communicator, all_or_none, expect_same};
-use crate::data::{Pool, Row, TextId};
+use crate::data::{Example, RowsOf, StoredPool, TextId};
 use crate::embed::Vectors;
 use crate::embed::cache::VectorCache;
 use crate::embed::stored::VectorFile;
@@ -58,26 +59,40 @@ impl<'a, O: Ops> From<VectorSource<'a, O>> for Shared<'a, O> {
     }
 }
 
-/// Vectors that were made elsewhere.
+/// Vectors that were made elsewhere, read a part at a time.
 pub struct MadeVectors {
     /// One per row, `[n_rows, dim]`.
-    pub queries: Vectors,
-    /// The file of the queries, for messages.
-    pub queries_path: PathBuf,
-    /// One per candidate as the pool was read, equal texts included, `[n_candidates, dim]`. Read a part at a time.
+    pub queries: VectorFile,
+    /// One per candidate as the pool was read, equal texts included, `[n_candidates, dim]`.
     pub passages: VectorFile,
 }
 
-/// The score of a candidate (pool row) for a row; an error where its vector can't be read.
-pub type Score<'a> = Box<dyn Fn(usize, u32) -> Result<f32> + Sync + 'a>;
+/// Hits of the rows that are searched at once: what is in memory of all lists.
+const BLOCK_HITS: usize = 1 << 24;
+
+/// Some rows that follow each other, and their queries.
+pub struct Block {
+    /// The rows.
+    pub rows: Range<usize>,
+    /// The query of each.
+    pub queries: Vec<String>,
+}
+
+/// Finds the candidates of each row of a block, best first. All ranks come to the same, or to the error of one of them.
+pub type Find<'a> = Box<dyn Fn(Result<Block>) -> Result<(Block, Vec<Vec<Hit>>)> + 'a>;
+
+/// The score of a candidate (pool row) for a row with its query; an error where the vector or the text can't be read.
+pub type Score<'a> = Box<dyn Fn(usize, &str, u32) -> Result<f32> + Sync + 'a>;
 
 /// What the search says about each row.
 pub struct Ranked<'a> {
-    /// Candidates of each row, best first.
-    pub hits: Vec<Vec<Hit>>,
-    /// Scores of each row's positives, in their order; empty where they are not needed.
-    pub positives: Vec<Vec<f32>>,
-    /// Score of any candidate (pool row) for a row.
+    /// Rows that are searched at once.
+    pub block: usize,
+    /// Candidates.
+    pub find: Find<'a>,
+    /// Scores of the positives of all rows, in their order; empty where they are not needed.
+    pub positives: Vec<f32>,
+    /// Score of any candidate.
     pub score: Score<'a>,
 }
 
@@ -87,77 +102,109 @@ pub struct Ranked<'a> {
 /// Where there are no vectors but some are needed, they do not fit the rows or the pool, or embedding fails, on any rank; ranks that have
 /// other rows or another pool than rank 0.
 pub fn rank<'a, O: Ops>(
-    shared: Shared<'_, O>,
-    rows: &'a [Row],
-    pool: &'a Pool,
+    shared: Shared<'a, O>,
+    rows: &dyn RowsOf<Example>,
+    numbered: &Numbered<'a>,
     depth: usize,
     settings: &MineSettings,
-    progress: &dyn Progress,
+    progress: &'a dyn Progress,
 ) -> Result<Ranked<'a>> {
     let Shared { source, ranks, first_pass } = shared;
-    check_alike(rows, pool, ranks)?;
-    let own = ranks.share(rows.len(), ranks.rank());
-    let queries: Vec<_> = rows[own.clone()].iter().map(|row| row.example.query.as_str()).collect();
-    let by_words = || {
-        let index = Bm25::new(pool.texts());
-        let hits = index.top_k(&queries, depth, progress);
-        (index, hits)
+    let pool = numbered.pool();
+    all_or_none(ranks, hash_of_all(rows, pool, ranks))
+        .and_then(|hash| expect_same(ranks, "list of rows or candidates", &hash))?;
+    let depth = depth.min(pool.len());
+    let block = (BLOCK_HITS / depth.max(1)).max(1);
+    // The share of this rank.
+    let own = move |block: &Block| ranks.share(block.rows.len(), ranks.rank());
+    let gathered = move |block: Result<Block>, hits: &dyn Fn(&Block) -> Result<Vec<Vec<Hit>>>| {
+        let found = block.and_then(|block| hits(&block).map(|hits| (block, hits)));
+        let (block, hits) = all_or_none(ranks, found)?;
+        let hits = gather_hits(hits, block.rows.len(), depth, ranks)?;
+        Ok((block, hits))
+    };
+    let positives = |scores: &dyn Fn() -> Result<Vec<f32>>| match settings.need_positive_scores() {
+        true => all_or_none(ranks, scores()),
+        false => Ok(Vec::new()),
+    };
+    let by_words = || -> Result<Bm25<'a>> {
+        let read = move |part: Range<usize>| pool.read(part.start as u32..part.end as u32);
+        let queries = rows.rows().map(|row| Ok(row?.into_owned().query));
+        all_or_none(ranks, Bm25::new(pool.len(), Box::new(read), queries, progress))
     };
     if settings.ranking == Ranking::Bm25 {
-        let (index, hits) = by_words();
-        let hits = gather_hits(hits, rows.len(), depth, ranks)?;
-        return Ok(ranked_by_words(index, hits, rows, pool, settings));
+        let index = Arc::new(by_words()?);
+        let positives = positives(&|| scores_by_words(&index, rows))?;
+        let in_search = index.clone();
+        let find: Find<'a> = Box::new(move |block| {
+            gathered(block, &|block| in_search.top_k(&block.queries[own(block)], depth, progress))
+        });
+        let score = move |_: usize, query: &str, row: u32| Ok(index.score(query, &pool.text(row)?));
+        return Ok(Ranked { block, find, positives, score: Box::new(score) });
     }
-    let space = all_or_none(ranks, Space::new(source.among(ranks), rows, pool, settings, progress))?;
-    let mut hits = space.top_k(first_pass, own.clone(), depth, progress);
-    if settings.ranking == Ranking::Hybrid {
-        hits = hits.and_then(|hits| fused(&space, own, &hits, &by_words().1, depth));
-    }
-    let hits = gather_hits(all_or_none(ranks, hits)?, rows.len(), depth, ranks)?;
-    let positives = if settings.need_positive_scores() { space.of_positives(rows, pool)? } else { Vec::new() };
-    Ok(Ranked { hits, positives, score: Box::new(move |i, row| space.score(i, row)) })
+    let space = all_or_none(ranks, Space::new(source.among(ranks), rows, numbered, settings, progress))?;
+    let positives = positives(&|| space.of_positives(numbered))?;
+    let words = if settings.ranking == Ranking::Hybrid { Some(by_words()?) } else { None };
+    let space = Arc::new(space);
+    let in_search = space.clone();
+    let find: Find<'a> = Box::new(move |block| {
+        gathered(block, &|block| {
+            let own = own(block);
+            let rows = block.rows.start + own.start..block.rows.start + own.end;
+            let queries = in_search.queries(rows)?;
+            let hits = in_search.top_k(first_pass, &queries, depth, progress)?;
+            match &words {
+                Some(words) => {
+                    fused(&in_search, &queries, &hits, &words.top_k(&block.queries[own], depth, progress)?, depth)
+                }
+                None => Ok(hits),
+            }
+        })
+    });
+    Ok(Ranked { block, find, positives, score: Box::new(move |i, _, row| space.score(i, row)) })
 }
 
-/// Checks that all ranks have the same queries and candidates.
-fn check_alike(rows: &[Row], pool: &Pool, ranks: &dyn Communicator) -> Result<()> {
+/// What ranks have to have in common: a hash of all queries, positives and candidates. Empty where this process is alone.
+fn hash_of_all(rows: &dyn RowsOf<Example>, pool: &StoredPool, ranks: &dyn Communicator) -> Result<String> {
     if ranks.size() == 1 {
-        return Ok(());
+        return Ok(String::new());
     }
-    let of_rows = rows.iter().flat_map(|row| std::iter::once(&row.example.query).chain(&row.example.positives));
-    let mut ids = Vec::new();
-    for text in of_rows.chain(pool.texts()) {
-        ids.extend(TextId::of(text).0.to_le_bytes());
+    let mut hash = Xxh3Default::new();
+    let mut add = |text: &str| hash.update(&TextId::of(text).0.to_le_bytes());
+    for row in rows.rows() {
+        let row = row?;
+        add(&row.query);
+        row.positives.iter().for_each(|text| add(text));
     }
-    expect_same(ranks, "list of rows or candidates", &format!("{:x}", xxh3_128(&ids)))
+    for row in 0..pool.len() as u32 {
+        add(&pool.text(row)?);
+    }
+    Ok(format!("{:x}", hash.digest128()))
 }
 
-/// The lists `by_vectors` and `by_words` of the rows `own`, each two as one.
+/// The lists `by_vectors` and `by_words` of the rows with these `queries`, each two as one.
 fn fused(
     space: &Space<'_>,
-    own: Range<usize>,
+    queries: &Vectors,
     by_vectors: &[Vec<Hit>],
     by_words: &[Vec<Hit>],
     depth: usize,
 ) -> Result<Vec<Vec<Hit>>> {
     let rows_of = |hits: &[Hit]| hits.iter().map(|hit| hit.row).collect::<Vec<_>>();
-    (by_vectors.par_iter().zip(by_words).zip(own))
-        .map(|((dense, words), i)| {
+    (by_vectors.par_iter().zip(by_words).enumerate())
+        .map(|(i, (dense, words))| {
             let fused = fuse(&[rows_of(dense), rows_of(words)], depth);
-            let scored = fused.into_iter().map(|row| Ok(Hit { row, score: space.score(i, row)? }));
+            let scored = fused.into_iter().map(|row| Ok(Hit { row, score: space.dot(queries.row(i), row)? }));
             scored.collect::<Result<_>>()
         })
         .collect()
 }
 
-fn ranked_by_words<'a>(
-    index: Bm25,
-    hits: Vec<Vec<Hit>>,
-    rows: &'a [Row],
-    pool: &'a Pool,
-    settings: &MineSettings,
-) -> Ranked<'a> {
-    let of_row = |row: &Row| row.example.positives.iter().map(|text| index.score(&row.example.query, text)).collect();
-    let positives = if settings.need_positive_scores() { rows.par_iter().map(of_row).collect() } else { Vec::new() };
-    let score = move |i: usize, row: u32| Ok(index.score(&rows[i].example.query, &pool.texts()[row as usize]));
-    Ranked { hits, positives, score: Box::new(score) }
+fn scores_by_words(index: &Bm25<'_>, rows: &dyn RowsOf<Example>) -> Result<Vec<f32>> {
+    let mut scores = Vec::new();
+    for row in rows.rows() {
+        let row = row?;
+        scores.extend(row.positives.iter().map(|text| index.score(&row.query, text)));
+    }
+    Ok(scores)
 }

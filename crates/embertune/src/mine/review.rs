@@ -14,7 +14,7 @@ use super::select::Reason;
 use crate::data::lines::Lines;
 use crate::data::object::Object;
 use crate::data::packed::write_lines;
-use crate::data::{Row, TextId};
+use crate::data::{Example, TextId};
 use crate::error::Result;
 
 /// A candidate that may be a right answer.
@@ -93,24 +93,18 @@ impl Review {
         Ok(review)
     }
 
-    /// Adds what was judged to be a positive to the rows of its query. Returns which rows have more positives now.
-    pub fn add_positives(&self, rows: &mut [Row]) -> HashSet<usize> {
-        let mut changed = HashSet::new();
-        for (i, Row { example, .. }) in rows.iter_mut().enumerate() {
-            let mut there: HashSet<_> = example.positives.iter().map(|text| TextId::of(text)).collect();
-            for text in self.positives.get(&TextId::of(&example.query)).into_iter().flatten() {
-                if there.insert(TextId::of(text)) {
-                    example.positives.push(text.clone());
-                    changed.insert(i);
-                }
-            }
-        }
-        changed
+    /// Adds what was judged to be a positive to a row of its query. Returns whether it has more positives now.
+    pub fn add_positives(&self, example: &mut Example) -> bool {
+        let n_before = example.positives.len();
+        let Some(positives) = self.positives.get(&TextId::of(&example.query)) else { return false };
+        let mut there: HashSet<_> = example.positives.iter().map(|text| TextId::of(text)).collect();
+        example.positives.extend(positives.iter().filter(|text| there.insert(TextId::of(text))).cloned());
+        example.positives.len() > n_before
     }
 
     /// What was judged to be a negative of the query.
-    pub fn negatives(&self, query: TextId) -> Option<&HashSet<TextId>> {
-        self.negatives.get(&query)
+    pub fn negatives(&self, query: TextId) -> impl Iterator<Item = TextId> {
+        self.negatives.get(&query).into_iter().flatten().copied()
     }
 
     /// Adds the suspects that are not in it yet; returns how many.

@@ -13,7 +13,7 @@ use embertune_kernels::dropout::splitmix64;
 
 use super::overlap::Lookalikes;
 use super::settings::{Limits, Rule, Window};
-use crate::data::{Pool, TextId};
+use crate::data::TextId;
 use crate::error::Result;
 use crate::random::Shuffle;
 use crate::search::Hit;
@@ -112,12 +112,10 @@ impl Limits {
 
 /// Judges the candidates of one query.
 pub struct Judge<'a> {
-    /// The candidates.
-    pub pool: &'a Pool,
-    /// Never negatives: known positives and the query.
-    pub forbidden: &'a HashSet<TextId>,
+    /// Never negatives: known positives and the query. Numbers of passages, ascending.
+    pub forbidden: &'a [u32],
     /// Judged to be negatives by the user: no rule suspects them.
-    pub cleared: &'a HashSet<TextId>,
+    pub cleared: &'a HashSet<u32>,
     /// What near-duplicates of the positives look like, where they are left out.
     pub lookalikes: Option<Lookalikes<'a>>,
     /// The scores that count.
@@ -128,17 +126,20 @@ pub struct Judge<'a> {
 
 impl Judge<'_> {
     /// What the candidate is.
-    pub fn verdict(&self, hit: Hit) -> Verdict {
-        let id = self.pool.ids()[hit.row as usize];
-        if self.forbidden.contains(&id) {
-            Verdict::Known
-        } else if self.cleared.contains(&id) {
-            Verdict::Good
-        } else if self.lookalikes.as_ref().is_some_and(|lookalikes| lookalikes.contains(hit.row)) {
-            Verdict::Suspect(Reason::NearDuplicate)
-        } else {
-            self.limits.verdict(hit.score, self.lowest_positive)
+    ///
+    /// # Errors
+    /// Where its text can't be read.
+    pub fn verdict(&self, hit: Hit) -> Result<Verdict> {
+        if self.forbidden.binary_search(&hit.row).is_ok() {
+            return Ok(Verdict::Known);
         }
+        if self.cleared.contains(&hit.row) {
+            return Ok(Verdict::Good);
+        }
+        Ok(match &self.lookalikes {
+            Some(lookalikes) if lookalikes.contains(hit.row)? => Verdict::Suspect(Reason::NearDuplicate),
+            _ => self.limits.verdict(hit.score, self.lowest_positive),
+        })
     }
 }
 
@@ -152,14 +153,17 @@ pub struct Sifted {
 }
 
 /// Takes out of `hits` (best first) what may not become a negative. `survivors_range` is [`Rule::survivors`].
-pub fn sift(hits: &[Hit], rule: &Rule, survivors_range: std::ops::Range<usize>, judge: &Judge<'_>) -> Sifted {
+///
+/// # Errors
+/// Those of [`Judge::verdict`].
+pub fn sift(hits: &[Hit], rule: &Rule, survivors_range: std::ops::Range<usize>, judge: &Judge<'_>) -> Result<Sifted> {
     let window = match &rule.window {
         Window::Ranks(range) => hits.get(range.start..range.end.min(hits.len())).unwrap_or_default(),
         Window::Survivors { .. } => hits,
     };
     let mut sifted = Sifted::default();
     for &hit in window {
-        match judge.verdict(hit) {
+        match judge.verdict(hit)? {
             Verdict::Good => sifted.survivors.push(hit),
             Verdict::Suspect(reason) => sifted.suspects.push((hit, reason)),
             Verdict::Known | Verdict::TooLow => {}
@@ -167,28 +171,28 @@ pub fn sift(hits: &[Hit], rule: &Rule, survivors_range: std::ops::Range<usize>, 
     }
     sifted.survivors.truncate(survivors_range.end);
     sifted.survivors.drain(..survivors_range.start.min(sifted.survivors.len()));
-    sifted
+    Ok(sifted)
 }
 
-/// Draws `n` candidates from the whole pool that the judge finds good and that are not in `taken`; fewer where there are no more.
+/// Draws `n` of `n_candidates` candidates that the judge finds good and that are not in `taken`; fewer where there are no more.
 ///
 /// # Errors
-/// Those of `score`.
+/// Those of `score` and of [`Judge::verdict`].
 pub fn fill_up(
     n: usize,
+    n_candidates: usize,
     taken: &[Hit],
     judge: &Judge<'_>,
     score: impl Fn(u32) -> Result<f32>,
     seed: u64,
 ) -> Result<Vec<Hit>> {
     let taken: HashSet<u32> = taken.iter().map(|hit| hit.row).collect();
-    Shuffle::new(judge.pool.len(), seed)
-        .map(|row| row as u32)
-        .filter(|row| !taken.contains(row))
-        .map(|row| Ok(Hit { row, score: score(row)? }))
-        .filter(|hit| hit.as_ref().map_or(true, |&hit| judge.verdict(hit) == Verdict::Good))
-        .take(n)
-        .collect()
+    let hit = |row: u32| {
+        let hit = Hit { row, score: score(row)? };
+        Ok((judge.verdict(hit)? == Verdict::Good).then_some(hit))
+    };
+    let rows = Shuffle::new(n_candidates, seed).map(|row| row as u32).filter(|row| !taken.contains(row));
+    rows.filter_map(|row| hit(row).transpose()).take(n).collect()
 }
 
 /// The seed of one row's sampling: a pure function of the run's seed, the query, and how many rows before had the same query.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::data::row_list::{Distinct, Row, RowList};
-use crate::data::{Example, Examples, Scores, TextId};
+use crate::data::{Example, RowsOf, Scores, TextId};
 use crate::embed::{Vectors, embed};
 use crate::error::{Error, Result};
 use crate::loss::Negatives;
@@ -62,7 +62,7 @@ impl TrainingSet {
     /// than the maximum length; no rows; a temporary file that can't be written.
     pub fn new<O: Ops>(
         model: &EmbeddingModel<O>,
-        examples: &(impl Examples + ?Sized),
+        examples: &(impl RowsOf<Example> + ?Sized),
         path: &Path,
         settings: &TrainSettings,
         progress: &dyn Progress,
@@ -122,7 +122,7 @@ impl TrainingSet {
     pub fn guided_by<O: Ops>(
         mut self,
         guide: &EmbeddingModel<O>,
-        examples: &(impl Examples + ?Sized),
+        examples: &(impl RowsOf<Example> + ?Sized),
         settings: &TrainSettings,
         progress: &dyn Progress,
     ) -> Result<Self> {
@@ -273,7 +273,7 @@ impl Side<'_> {
 }
 
 /// Some of the rows at a time.
-fn blocks<E: Examples + ?Sized>(examples: &E) -> impl Iterator<Item = Result<Vec<Cow<'_, Example>>>> {
+fn blocks<E: RowsOf<Example> + ?Sized>(examples: &E) -> impl Iterator<Item = Result<Vec<Cow<'_, Example>>>> {
     let mut rows = examples.rows();
     std::iter::from_fn(move || {
         let block: Result<Vec<_>> = rows.by_ref().take(BLOCK).collect();
@@ -287,7 +287,7 @@ fn hashed(text: &str) -> (u64, u64) {
 }
 
 /// Rows without the negatives that are `known`, with the scores that the loss reads.
-fn number(examples: &(impl Examples + ?Sized), known: &Known, path: &Path, loss: LossName) -> Result<Numbered> {
+fn number(examples: &(impl RowsOf<Example> + ?Sized), known: &Known, path: &Path, loss: LossName) -> Result<Numbered> {
     let (mut of_queries, mut of_passages) = (Distinct::default(), Distinct::default());
     let mut numbered = Numbered { rows: RowList::default(), queries: Vec::new(), passages: Vec::new(), n_left_out: 0 };
     for block in blocks(examples) {
@@ -334,7 +334,7 @@ fn number(examples: &(impl Examples + ?Sized), known: &Known, path: &Path, loss:
 /// Gives the texts of `examples` to `take`, each distinct one once, queries and passages apart, in the order of their numbers in `rows`, some
 /// thousand at once. Passages are numbered from `n_queries` on.
 fn for_each_block(
-    examples: &(impl Examples + ?Sized),
+    examples: &(impl RowsOf<Example> + ?Sized),
     rows: &RowList,
     n_queries: usize,
     known: &Known,
@@ -405,7 +405,7 @@ fn scores(example: &Example, path: &Path, loss: LossName) -> Result<(Vec<f32>, V
     }
 }
 
-fn known_positives(examples: &(impl Examples + ?Sized)) -> Result<Known> {
+fn known_positives(examples: &(impl RowsOf<Example> + ?Sized)) -> Result<Known> {
     let mut pairs = Vec::new();
     for block in blocks(examples) {
         let said = |text: &str| TextId::near(text).half();

@@ -11,7 +11,7 @@ use std::path::Path;
 use embertune_kernels::Ops;
 
 use crate::comm::{Communicator, gather};
-use crate::data::{Example, Examples, Pool, Scores as RowScores, StoredExamples, TextId};
+use crate::data::{Example, Pool, RowsOf, Scores as RowScores, StoredExamples, TextId};
 use crate::embed::Vectors;
 use crate::embed::cache::{Embedding, LIMIT_GB, SLICE, VectorCache};
 use crate::error::{Error, Result};
@@ -48,7 +48,11 @@ const BATCH_SIZE: usize = 256;
 ///
 /// # Errors
 /// Too few queries for two sides.
-pub fn split(examples: &(impl Examples + ?Sized), share: f64, seed: u64) -> Result<(StoredExamples, Vec<Example>)> {
+pub fn split(
+    examples: &(impl RowsOf<Example> + ?Sized),
+    share: f64,
+    seed: u64,
+) -> Result<(StoredExamples, Vec<Example>)> {
     let id = |example: &Example| TextId::of(&example.query);
     let mut queries = examples.rows().map(|example| Ok(id(&*example?))).collect::<Result<Vec<_>>>()?;
     queries.sort_unstable();
@@ -76,8 +80,8 @@ pub fn split(examples: &(impl Examples + ?Sized), share: f64, seed: u64) -> Resu
 /// The positives and negatives of rows, as candidates.
 ///
 /// # Errors
-/// Those of [`Examples::rows`].
-pub fn passages_of(examples: &(impl Examples + ?Sized)) -> Result<Vec<String>> {
+/// Those of [`RowsOf::rows`].
+pub fn passages_of(examples: &(impl RowsOf<Example> + ?Sized)) -> Result<Vec<String>> {
     let mut passages = Vec::new();
     for example in examples.rows() {
         let Example { positives, negatives, .. } = example?.into_owned();

@@ -13,10 +13,10 @@ use embertune_kernels::Ops;
 use serde::{Deserialize, Serialize};
 
 use crate::comm::Communicator;
-use crate::data::{Example, Pool, Row, read_examples, read_pool_by};
+use crate::data::{Columns, RowsOf, StoredExamples, StoredPool, store_examples, store_pool};
 use crate::error::{Error, Result};
 use crate::mine::output::write_examples;
-use crate::mine::{MineSettings, Review, VectorSource, search_and_choose};
+use crate::mine::{MineSettings, VectorSource, passages_of, search_and_choose};
 use crate::model::EmbeddingModel;
 use crate::progress::{Progress, Quiet, Silent};
 use crate::train::cadence::{Cadence, Strategy};
@@ -165,10 +165,10 @@ fn mine_settings(settings: &TrainSettings) -> MineSettings {
     MineSettings { n_negatives, scores: false, seed: settings.seed, ..preset }
 }
 
-/// What rounds need: the rows as texts, and the candidates.
+/// What rounds need: the rows as texts, and the candidates. Both are outside of memory, unless they are few.
 pub struct Rounds {
-    rows: Vec<Row>,
-    pool: Pool,
+    rows: StoredExamples,
+    pool: StoredPool,
     settings: MineSettings,
 }
 
@@ -189,9 +189,10 @@ impl Rounds {
     ///
     /// # Errors
     /// Candidates that cannot be read; rows of which none has negatives, since a run begins with those that were mined before.
-    pub fn new(examples: Vec<Example>, settings: &TrainSettings, progress: &dyn Progress) -> Result<Option<Self>> {
+    pub fn new(rows: StoredExamples, settings: &TrainSettings, progress: &dyn Progress) -> Result<Option<Self>> {
         let Some(every) = settings.remine_every else { return Ok(None) };
-        if examples.iter().all(|example| example.negatives.is_empty()) {
+        let with_negatives = rows.rows().find(|row| !row.as_ref().is_ok_and(|row| row.negatives.is_empty()));
+        if with_negatives.transpose()?.is_none() {
             return Err(Error::Data {
                 path: settings.train_data.clone(),
                 problem: format!("no row has negatives, and `--remine_every {every}` mines them again"),
@@ -199,13 +200,9 @@ impl Rounds {
             });
         }
         let pool = match &settings.candidate_pool {
-            Some(path) => Pool::new(read_pool_by(path, &settings.columns, progress)?),
-            None => {
-                let passages = |example: &Example| [example.positives.as_slice(), &example.negatives].concat();
-                Pool::new(examples.iter().flat_map(passages))
-            }
+            Some(path) => store_pool(path, &settings.columns, progress)?,
+            None => passages_of(&rows)?,
         };
-        let rows = examples.into_iter().map(|example| Row { example, fields: Default::default() }).collect();
         Ok(Some(Rounds { rows, pool, settings: mine_settings(settings) }))
     }
 
@@ -226,16 +223,17 @@ impl Rounds {
         progress: &dyn Progress,
     ) -> Result<Round> {
         let source = VectorSource::Model(model).among(ranks);
-        let (review, quiet) = (Review::default(), Quiet(progress));
-        let chosen = search_and_choose(source, &self.rows, &self.pool, &review, &self.settings, &quiet)?;
-        let mut round = Round { negatives: Vec::with_capacity(self.rows.len()), n_kept: 0, share_new: 0.0 };
+        let quiet = Quiet(progress);
+        let chosen = search_and_choose(source, &self.rows, &self.pool, None, &self.settings, &quiet)?;
+        let mut round = Round { negatives: Vec::with_capacity(self.rows.n_rows()), n_kept: 0, share_new: 0.0 };
         let (mut n_new, mut n_all) = (0, 0);
-        for (i, Row { example, .. }) in self.rows.iter().enumerate() {
-            let texts = chosen.negatives(i).iter().map(|hit| &self.pool.texts()[hit.row as usize]);
-            let mut negatives: Vec<_> = texts.filter(|text| !set.is_known(i, text)).cloned().collect();
+        for (i, row) in self.rows.rows().enumerate() {
+            let row = row?;
+            let mut negatives = self.pool.read(chosen.rows.get(i).negatives.iter().copied())?;
+            negatives.retain(|text| !set.is_known(i, text));
             if negatives.is_empty() {
                 round.n_kept += 1;
-                negatives.clone_from(&example.negatives);
+                negatives.clone_from(&row.negatives);
             }
             n_all += negatives.len();
             n_new += negatives.iter().filter(|text| !set.has_negative(i, text)).count();
@@ -250,7 +248,7 @@ impl Rounds {
     /// # Errors
     /// Where the file can't be written.
     pub fn write(&self, round: &Round, path: &Path) -> Result<()> {
-        write_examples(path, self.rows.iter().map(|row| &row.example).zip(&round.negatives))
+        write_examples(path, &self.rows, &round.negatives)
     }
 
     /// The negatives of a round that was written.
@@ -266,11 +264,18 @@ impl Rounds {
         if !path.exists() {
             return Err(refuse("the negatives that were mined before the checkpoint are missing".into()));
         }
-        let read = read_examples(path, &Silent)?;
-        if read.len() != self.rows.len() || read.iter().zip(&self.rows).any(|(a, b)| a.query != b.example.query) {
-            return Err(refuse(format!("its rows are not the {} of the run", self.rows.len())));
+        let read = store_examples(path, &Columns::default(), &Silent)?;
+        let mut negatives = Vec::with_capacity(read.n_rows());
+        let mut are_same = read.n_rows() == self.rows.n_rows();
+        for (read, own) in read.rows().zip(self.rows.rows()) {
+            let read = read?.into_owned();
+            are_same &= read.query == own?.query;
+            negatives.push(read.negatives);
         }
-        Ok(read.into_iter().map(|example| example.negatives).collect())
+        match are_same {
+            true => Ok(negatives),
+            false => Err(refuse(format!("its rows are not the {} of the run", self.rows.n_rows()))),
+        }
     }
 }
 

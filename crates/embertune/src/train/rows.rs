@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::data::{
-    Example, Examples, StoredExamples, TextId, read_examples_by, read_pool_by, store_examples, store_scored_examples,
+    Example, RowsOf, StoredExamples, TextId, read_examples_by, read_pool_by, store_examples, store_scored_examples,
 };
 use crate::error::Result;
 use crate::train::evaluation::{passages_of, split};
@@ -89,7 +89,7 @@ fn say_what_is_learned(
 
 /// The candidate pool, or else the passages of `rows`.
 fn candidates(
-    rows: &(impl Examples + ?Sized),
+    rows: &(impl RowsOf<Example> + ?Sized),
     settings: &TrainSettings,
     observer: &dyn Observer,
 ) -> Result<Vec<String>> {

@@ -9,7 +9,7 @@ use embertune_kernels::Ops;
 use embertune_kernels::ops::Memory;
 
 use crate::comm::{Alone, Communicator, Counted, Traffic, all_or_none, by_first, gather};
-use crate::data::{Examples, StoredExamples};
+use crate::data::{RowsOf, StoredExamples};
 use crate::error::{Error, Result};
 use crate::model::{EmbeddingModel, Overrides, resolve};
 use crate::progress::{Progress, Silent};
@@ -400,18 +400,13 @@ fn prepare<O: Ops>(
     };
     let set = part(&rows.train, &settings.train_data, &sets[0])?;
     // Rounds read the texts again; else they are needed no more.
-    let mut to_mine = Vec::new();
-    let mut keep = |examples: StoredExamples| -> Result<()> {
-        if settings.remine_every.is_some() {
-            to_mine.extend(examples.rows().map(|row| row.map(Cow::into_owned)).collect::<Result<Vec<_>>>()?);
-        }
-        Ok(())
-    };
-    keep(rows.train)?;
+    let mut to_mine = if settings.remine_every.is_some() { rows.train } else { StoredExamples::default() };
     let set = settings.more_train_data.iter().zip(&sets[1..]).try_fold(set, |set, (path, own)| {
         let examples = read_rows(path, own, observer)?;
         let set = set.join(part(&examples, path, own)?);
-        keep(examples)?;
+        if settings.remine_every.is_some() {
+            examples.rows().try_for_each(|row| to_mine.push(&*row?))?;
+        }
         Ok::<_, Error>(set)
     })?;
     let guide = guide.map(|guide| guide.hash());

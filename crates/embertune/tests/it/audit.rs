@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use embertune::audit::{Audit, AuditSettings, Input, Kind, Severity, Source, Unit, audit, list_path, write_repaired};
-use embertune::data::{Example, Scores, read_examples, read_rows};
+use embertune::data::{Example, Row, Scores, read_examples, read_rows};
 use embertune::embed::embed;
 use embertune::model::{EmbeddingModel, Overrides};
 use embertune::progress::Silent;
@@ -208,8 +208,8 @@ fn what_was_repaired_audits_clean_of_what_repairs_claim() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clean.jsonl");
-    let fields: Vec<_> = set.data.iter().map(fields).collect();
-    write_repaired(&path, "train.jsonl", &set.data, &fields, &before.repairs).unwrap();
+    let rows: Vec<_> = set.data.iter().map(|row| Row { example: row.clone(), fields: fields(row) }).collect();
+    write_repaired(&path, "train.jsonl", &rows, &before.repairs).unwrap();
     let repaired = read_rows(&path, &Silent).unwrap();
     for row in &repaired {
         let scores: Vec<_> = row.example.negatives.iter().map(|text| Value::from(text.len())).collect();

@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
-use embertune::data::{Example, Row, read_rows};
+use embertune::data::{Example, Row, StoredPool, read_rows};
 use embertune::embed::{Vectors, embed};
 use embertune::eval::{EvalSettings, Metric, evaluate, queries_of};
 use embertune::mine::output::{Shape, write};
-use embertune::mine::{MineSettings, Review, Rule, VectorSource, Window, mine};
+use embertune::mine::{MineSettings, Rule, VectorSource, Window, mine};
 use embertune::model::{EmbeddingModel, Overrides};
 use embertune::progress::Silent;
 use embertune::text::Role;
 use embertune_kernels::cpu::Cpu;
 
 use crate::golden;
+use crate::mining::Done;
 use crate::said::Said;
 
 fn tiny_bert(overrides: &Overrides) -> Option<EmbeddingModel<Cpu>> {
@@ -101,14 +102,13 @@ fn the_same_seed_mines_the_same_file_on_any_number_of_threads() {
     let mined = |n_threads| {
         let settings = MineSettings { n_negatives: 5, batch_size: 8, ..ranks(2..10) };
         let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-        let mine = || {
-            let (rows, pool) = (rows.clone(), Some(pool.clone()));
-            mine(VectorSource::Model(&model), rows, pool, &Review::default(), &settings, &Silent)
-        };
-        let mined = threads.install(mine).unwrap();
-        assert!(mined.rows.iter().all(|row| row.example.negatives.len() == 5));
         let path = folder.path().join("out.jsonl");
-        write(&path, &mined, Shape::Original, 5, &Silent).unwrap();
+        threads.install(|| {
+            let pool = StoredPool::new(&pool).unwrap();
+            let mined = mine(VectorSource::Model(&model), &rows, Some(pool), None, &settings, &Silent).unwrap();
+            assert!(mined.chosen.rows.iter().all(|row| row.negatives.len() == 5));
+            write(&path, &mined, Shape::Original, 5, &Silent).unwrap();
+        });
         std::fs::read_to_string(path).unwrap()
     };
     let first = mined(1);
@@ -123,8 +123,8 @@ fn without_a_pool_the_candidates_are_the_passages_of_the_rows() {
     let passages: Vec<_> =
         rows.iter().flat_map(|row| row.example.positives.iter().chain(&row.example.negatives)).cloned().collect();
     let said = Said::default();
-    let mined = mine(VectorSource::Model(&model), rows, None, &Review::default(), &settings, &said).unwrap();
-    assert_eq!(mined.n_rows_short, mined.rows.len(), "100 negatives are more than there are passages");
+    let mined = Done::of(mine(VectorSource::Model(&model), &rows, None, None, &settings, &said).unwrap());
+    assert_eq!(mined.chosen.n_rows_short, mined.rows.len(), "100 negatives are more than there are passages");
     for row in &mined.rows {
         assert!(row.example.negatives.iter().all(|negative| passages.contains(negative)));
         assert!(row.example.negatives.iter().all(|negative| !row.example.positives.contains(negative)));
@@ -163,6 +163,6 @@ fn settings_that_cannot_work_are_errors() {
         assert!(error.to_string().contains("cutoffs"), "{error}");
     }
     let settings = MineSettings { n_negatives: 0, ..MineSettings::default() };
-    let error = mine(VectorSource::Model(&model), rows, None, &Review::default(), &settings, &Silent).unwrap_err();
+    let error = mine(VectorSource::Model(&model), &rows, None, None, &settings, &Silent).err().unwrap();
     assert_eq!(error.to_string(), "`--negative_number 0`: at least 1 is needed");
 }

@@ -9,7 +9,7 @@ use embertune::data::source::Form;
 use embertune::data::split::SplitSettings;
 use embertune::data::split_files::split_files;
 use embertune::data::{
-    Columns, Example, Examples, Scores, StoredExamples, read_examples, read_examples_by, read_pool_by, read_rows,
+    Columns, Example, RowsOf, Scores, StoredExamples, read_examples, read_examples_by, read_pool_by, read_rows,
     read_rows_by, read_scored_examples, store_examples, store_scored_examples,
 };
 use embertune::progress::Silent;

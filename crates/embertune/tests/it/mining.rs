@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use embertune::data::{Example, Pool, Row, TextId};
+use embertune::data::{Example, Row, StoredPool, TextId};
+use embertune::mine::known::Numbered;
 use embertune::mine::select::{Judge, sift};
 use embertune::mine::{
-    Limits, MineSettings, Mined, Ranked, Review, Rule, Window, choose, parse_range, say_what_is_missing,
+    Block, Chosen, Limits, MineSettings, Mined, Ranked, Review, RowScores, Rule, Window, choose, parse_range,
+    say_what_is_missing,
 };
 use embertune::progress::{Progress, Silent};
 use embertune::search::{Hit, top_k};
@@ -23,8 +25,30 @@ pub fn row(query: &str, positives: &[&str], line: usize) -> Row {
     Row { example, fields: Map::new() }
 }
 
-fn pool(texts: &[&str]) -> Pool {
-    Pool::new(texts.iter().map(|text| text.to_string()))
+/// All that mining made, in memory.
+pub struct Done {
+    pub rows: Vec<Row>,
+    /// Whether a row has positives from the review.
+    pub has_new_positives: Vec<bool>,
+    pub scores: Vec<RowScores>,
+    pub chosen: Chosen,
+}
+
+impl Done {
+    pub fn of(mined: Mined<'_>) -> Done {
+        let (mut rows, mut has_new_positives, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+        for mined in mined.rows() {
+            let mined = mined.unwrap();
+            rows.push(mined.row);
+            has_new_positives.push(mined.has_new_positives);
+            scores.extend(mined.scores);
+        }
+        Done { rows, has_new_positives, scores, chosen: mined.chosen }
+    }
+}
+
+fn pool(texts: &[&str]) -> StoredPool {
+    StoredPool::new(texts).unwrap()
 }
 
 fn settings(range: &str, n_negatives: usize) -> MineSettings {
@@ -32,29 +56,59 @@ fn settings(range: &str, n_negatives: usize) -> MineSettings {
     MineSettings { rule, n_negatives, ..MineSettings::default() }
 }
 
+/// Rankings as those of a search, of `block` rows at a time.
+pub fn ranked(hits: Vec<Vec<Hit>>, positives: Vec<f32>, block: usize) -> Ranked<'static> {
+    let find = move |block: embertune::Result<Block>| {
+        block.map(|block| (Block { rows: block.rows.clone(), ..block }, hits[block.rows].to_vec()))
+    };
+    Ranked { block, find: Box::new(find), positives, score: Box::new(|_, _, _| Ok(0.0)) }
+}
+
+/// The negatives that were chosen, as texts.
+pub fn with_negatives(rows: &[Row], pool: &StoredPool, chosen: &Chosen) -> Vec<Row> {
+    let row = |(i, row): (usize, &Row)| {
+        let negatives = pool.read(chosen.rows.get(i).negatives.iter().copied()).unwrap();
+        Row { example: Example { negatives, ..row.example.clone() }, ..row.clone() }
+    };
+    rows.iter().enumerate().map(row).collect()
+}
+
+pub fn examples(rows: &[Row]) -> Vec<Example> {
+    rows.iter().map(|row| row.example.clone()).collect()
+}
+
 /// The original's rule over rankings whose scores do not matter.
 fn mined(
     rows: Vec<Row>,
-    pool: &Pool,
+    pool: &StoredPool,
     rankings: &[Vec<u32>],
     settings: &MineSettings,
-    progress: &dyn Progress,
-) -> Mined {
+    said: &dyn Progress,
+) -> Done {
     let hits = rankings.iter().map(|ranking| ranking.iter().map(|&row| Hit { row, score: 0.0 }).collect()).collect();
-    let ranked = Ranked { hits, positives: Vec::new(), score: Box::new(|_, _| Ok(0.0)) };
-    let mined = choose(&rows, pool, &ranked, &Review::default(), settings).unwrap().into_mined(rows, pool, settings);
-    say_what_is_missing(&mined, settings, progress);
-    mined
+    let examples = examples(&rows);
+    let numbered = Numbered::of(&examples, pool).unwrap();
+    let chosen = choose(&examples, numbered, ranked(hits, Vec::new(), 3), None, settings).unwrap();
+    say_what_is_missing(&chosen, pool.len(), settings, said);
+    let rows = with_negatives(&rows, pool, &chosen);
+    Done { rows, has_new_positives: Vec::new(), scores: Vec::new(), chosen }
 }
 
 /// What the original's rule leaves of a ranking.
-fn candidates(ranking: &[u32], range: &std::ops::Range<usize>, pool: &Pool, forbidden: &HashSet<TextId>) -> Vec<u32> {
+fn candidates(
+    ranking: &[u32],
+    range: &std::ops::Range<usize>,
+    pool: &StoredPool,
+    forbidden: &HashSet<TextId>,
+) -> Vec<u32> {
     let hits: Vec<_> = ranking.iter().map(|&row| Hit { row, score: 0.0 }).collect();
     let none = HashSet::new();
-    let judge =
-        Judge { pool, forbidden, cleared: &none, lookalikes: None, limits: Limits::default(), lowest_positive: None };
+    let mut forbidden: Vec<_> = forbidden.iter().filter_map(|&id| pool.row(id)).collect();
+    forbidden.sort_unstable();
+    let limits = Limits::default();
+    let judge = Judge { forbidden: &forbidden, cleared: &none, lookalikes: None, limits, lowest_positive: None };
     let rule = Rule { window: Window::Ranks(range.clone()), ..MineSettings::default().rule };
-    sift(&hits, &rule, 0..usize::MAX, &judge).survivors.into_iter().map(|hit| hit.row).collect()
+    sift(&hits, &rule, 0..usize::MAX, &judge).unwrap().survivors.into_iter().map(|hit| hit.row).collect()
 }
 
 /// Rows of a pool in a golden list.
@@ -66,14 +120,14 @@ pub fn rows_of(value: &Value) -> Vec<u32> {
 fn check_golden_rule(set: &str, rule: &str, rankings: &[Vec<u32>], score: impl Fn(usize, u32) -> f32) {
     let (Some(golden), Some(folder)) = (golden::json("mining.json"), golden::data(set)) else { return };
     let data = crate::evaluation::Judged::read(&folder);
-    let pool = Pool::new(data.corpus.iter().cloned());
+    let pool = StoredPool::new(&data.corpus).unwrap();
     assert_eq!(pool.len(), data.corpus.len(), "a row of the pool is a line of the corpus");
     let golden = &golden["sets"][set];
     let (range, n) = rule.strip_prefix("seed ").and_then(|rule| rule.split_once(" n=")).unwrap();
     let (range, n) = (parse_range(range).unwrap(), n.parse().unwrap());
     for (i, ranking) in rankings.iter().enumerate() {
         let mut forbidden: HashSet<_> =
-            rows_of(&golden["positives"][i]).into_iter().map(|row| pool.ids()[row as usize]).collect();
+            rows_of(&golden["positives"][i]).into_iter().map(|row| TextId::of(&data.corpus[row as usize])).collect();
         forbidden.insert(TextId::of(&data.queries[golden["query_ids"][i].as_str().unwrap()]));
         let mut found = candidates(ranking, &range, &pool, &forbidden);
         found.truncate(n);
@@ -126,7 +180,7 @@ fn the_range_cuts_the_raw_ranking_before_positives_are_taken_out() {
 /// Random data of few distinct texts, so that queries, positives and candidates collide often.
 struct Random {
     rows: Vec<Row>,
-    pool: Pool,
+    pool: StoredPool,
     rankings: Vec<Vec<u32>>,
     settings: MineSettings,
 }
@@ -150,7 +204,7 @@ impl Random {
                 row(&query, &positives.iter().map(String::as_str).collect::<Vec<_>>(), line as usize + 1)
             })
             .collect();
-        let pool = Pool::new((0..1 + random(60)).map(|_| text(&mut random)));
+        let pool = StoredPool::new((0..1 + random(60)).map(|_| text(&mut random))).unwrap();
         let rankings = rows
             .iter()
             .map(|_| {
@@ -186,11 +240,12 @@ fn negatives_are_distinct_texts_of_the_pool_and_never_the_query_or_a_known_posit
             assert!(!distinct.contains(&query), "seed {seed}: the query itself");
             assert!(distinct.is_disjoint(&known[&query]), "seed {seed}: a known positive");
             assert!(distinct.iter().all(|&id| pool.row(id).is_some()), "seed {seed}: not from the pool");
-            let allowed = pool.ids().iter().filter(|&id| *id != query && !known[&query].contains(id)).count();
+            let ids = pool.read(0..pool.len() as u32).unwrap().into_iter().map(|text| TextId::of(&text));
+            let allowed = ids.filter(|id| *id != query && !known[&query].contains(id)).count();
             assert_eq!(negatives.len(), settings.n_negatives.min(allowed), "seed {seed}: as many as there can be");
             n_short += usize::from(allowed < settings.n_negatives);
         }
-        assert_eq!(mined.n_rows_short, n_short, "seed {seed}");
+        assert_eq!(mined.chosen.n_rows_short, n_short, "seed {seed}");
     }
 }
 
@@ -213,14 +268,14 @@ fn enough_candidates_in_the_range_are_sampled_from_it_alone_in_the_order_of_thei
             assert!(places.is_sorted(), "seed {seed}: {places:?}");
             n_filled += rows.len() - places.len();
         }
-        assert_eq!(mined.n_random_negatives, n_filled, "seed {seed}");
+        assert_eq!(mined.chosen.n_random_negatives, n_filled, "seed {seed}");
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_negatives_and_other_rows_do_not_matter() {
     let texts: Vec<_> = (0..100).map(|i| format!("text {i}")).collect();
-    let pool = Pool::new(texts.iter().cloned());
+    let pool = StoredPool::new(&texts).unwrap();
     let ranking: Vec<u32> = (0..100).collect();
     let mine = |queries: &[&str], seed| {
         let rows = queries.iter().map(|query| row(query, &["text 0"], 1)).collect::<Vec<_>>();
@@ -239,12 +294,37 @@ fn the_same_seed_gives_the_same_negatives_and_other_rows_do_not_matter() {
 }
 
 #[test]
+fn rows_that_are_searched_together_do_not_matter() {
+    for seed in 0..200 {
+        let Random { rows, pool, rankings, settings } = Random::new(seed);
+        let rows = examples(&rows);
+        let hit = |(rank, &row): (usize, &u32)| Hit { row, score: 1.0 / (1 + rank) as f32 };
+        let hits: Vec<Vec<_>> = rankings.iter().map(|ranking| ranking.iter().enumerate().map(hit).collect()).collect();
+        let n_positives = rows.iter().map(|row| row.positives.len()).sum::<usize>();
+        let positives: Vec<_> = (0..n_positives).map(|i| (i * 7 % 5) as f32 / 8.0).collect();
+        let limits = Limits { relative_margin: Some(0.25), ..Limits::default() };
+        let settings = MineSettings { scores: true, rule: Rule { limits, ..settings.rule }, ..settings };
+        let of = |block: usize| {
+            let numbered = Numbered::of(&rows, &pool).unwrap();
+            let ranked = ranked(hits.clone(), positives.clone(), block);
+            choose(&rows, numbered, ranked, Some(&Review::default()), &settings).unwrap()
+        };
+        let expected = of(1000);
+        for chosen in [of(1), of(3)] {
+            assert!(chosen.rows.iter().eq(expected.rows.iter()), "seed {seed}");
+            assert_eq!((&chosen.suspects, chosen.n_suspects), (&expected.suspects, expected.n_suspects));
+            assert_eq!((chosen.n_rows_filled, chosen.n_rows_short), (expected.n_rows_filled, expected.n_rows_short));
+        }
+    }
+}
+
+#[test]
 fn too_few_candidates_and_too_small_a_pool_are_said() {
     let pool = pool(&["p", "q", "n1", "n2"]);
     let said = Said::default();
     let mined = mined(vec![row("q", &["p"], 1)], &pool, &[vec![0, 1, 2, 3]], &settings("2-3", 3), &said);
     assert_eq!(mined.rows[0].example.negatives, ["n1", "n2"]);
-    assert_eq!((mined.n_rows_filled, mined.n_random_negatives, mined.n_rows_short), (1, 1, 1));
+    assert_eq!((mined.chosen.n_rows_filled, mined.chosen.n_random_negatives, mined.chosen.n_rows_short), (1, 1, 1));
     assert_eq!(
         said.lines(),
         [

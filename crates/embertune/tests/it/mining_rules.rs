@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use embertune::data::{Pool, Row, TextId};
+use embertune::data::{Row, StoredPool, TextId};
 use embertune::embed::Vectors;
+use embertune::mine::known::Numbered;
 use embertune::mine::select::{Reason, Strategy};
 use embertune::mine::{
-    Limits, MadeVectors, MineSettings, Mined, Preset, Ranked, Ranking, Review, Rule, VectorSource, Window, choose, mine,
+    Limits, MadeVectors, MineSettings, Preset, Ranking, Review, Rule, VectorSource, Window, choose, mine,
 };
 use embertune::progress::{Progress, Silent};
 use embertune::search::Hit;
@@ -14,7 +15,7 @@ use embertune_kernels::cpu::Cpu;
 use serde_json::Value;
 
 use crate::golden;
-use crate::mining::{row, rows_of};
+use crate::mining::{Done, examples, ranked, row, rows_of, with_negatives};
 use crate::mining_sources::in_a_file;
 use crate::said::Said;
 use crate::search::{SCORE, vectors};
@@ -45,11 +46,12 @@ fn golden_rows(set: &str) -> Option<(Value, Vec<Row>, Vec<String>)> {
 fn sentence_transformers_lists_and_scores_from_the_golden_cranfield_vectors() {
     let Some(tensors) = golden::tensors("mining.safetensors") else { return };
     let Some((golden, rows, corpus)) = golden_rows("cranfield") else { return };
-    let pool = Pool::new(corpus.iter().cloned());
+    let pool = StoredPool::new(&corpus).unwrap();
     let [queries, passages] = ["cranfield/queries", "cranfield/corpus"].map(|name| vectors(&tensors, name));
-    let made = MadeVectors { queries, queries_path: "q.npy".into(), passages: in_a_file(&passages) };
-    let mined = mine::<Cpu>(VectorSource::Made(made), rows, Some(corpus), &Review::default(), &st_margin(), &Silent);
-    let mined = mined.unwrap();
+    let made = MadeVectors { queries: in_a_file("q.npy", &queries), passages: in_a_file("p.npy", &passages) };
+    let of_corpus = Some(StoredPool::new(&corpus).unwrap());
+    let mined = mine::<Cpu>(VectorSource::Made(made), &rows, of_corpus, None, &st_margin(), &Silent);
+    let mined = Done::of(mined.unwrap());
     let (mut n_short, mut n_scores) = (0, 0);
     for (i, Row { example, .. }) in mined.rows.iter().enumerate() {
         let found: Vec<_> = example.negatives.iter().map(|text| pool.row(TextId::of(text)).unwrap()).collect();
@@ -66,7 +68,7 @@ fn sentence_transformers_lists_and_scores_from_the_golden_cranfield_vectors() {
         n_short += usize::from(found.len() < 5);
     }
     assert_eq!((n_short, n_scores > 200), (81, true), "{n_scores} scores");
-    assert_eq!(mined.n_rows_short, 81);
+    assert_eq!(mined.chosen.n_rows_short, 81);
 }
 
 fn expected_list(scores: &Value) -> Vec<f32> {
@@ -82,7 +84,7 @@ fn expected_at(scores: &[f32], score: f32) -> bool {
 fn sentence_transformers_lists_of_scifact_as_far_as_the_golden_rankings_go() {
     let Some(tensors) = golden::tensors("mining.safetensors") else { return };
     let Some((golden, rows, corpus)) = golden_rows("scifact") else { return };
-    let pool = Pool::new(corpus);
+    let pool = StoredPool::new(corpus).unwrap();
     let [index, scores] = ["scifact/top50/index", "scifact/top50/scores"].map(|name| vectors(&tensors, name));
     let hits: Vec<Vec<Hit>> = (0..rows.len())
         .map(|i| index.row(i).iter().zip(scores.row(i)).map(|(&row, &score)| Hit { row: row as u32, score }).collect())
@@ -95,15 +97,16 @@ fn sentence_transformers_lists_of_scifact_as_far_as_the_golden_rankings_go() {
         .map(|(i, row)| row.example.positives.iter().map(|text| score_of(i, text)).collect())
         .collect();
     let known: HashSet<_> = (0..rows.len()).filter(|&i| positives[i].is_some()).collect();
-    let positives = positives.into_iter().map(|scores| scores.unwrap_or(vec![-1.0])).collect();
-    let ranked = Ranked { hits, positives, score: Box::new(|_, _| Ok(0.0)) };
-    let settings = st_margin();
-    let mined =
-        choose(&rows, &pool, &ranked, &Review::default(), &settings).unwrap().into_mined(rows, &pool, &settings);
+    let of_row = |(scores, row): (Option<Vec<f32>>, &Row)| scores.unwrap_or(vec![-1.0; row.example.positives.len()]);
+    let positives = positives.into_iter().zip(&rows).flat_map(of_row).collect();
+    let examples = examples(&rows);
+    let numbered = Numbered::of(&examples, &pool).unwrap();
+    let chosen = choose(&examples, numbered, ranked(hits, positives, 50), None, &st_margin()).unwrap();
+    let mined = with_negatives(&rows, &pool, &chosen);
     let mut n_checked = 0;
-    for (i, Row { example, .. }) in mined.rows.iter().enumerate() {
+    for (i, Row { example, .. }) in mined.iter().enumerate() {
         // Rows of one query share the lowest positive: all of them have to be known.
-        let same = mined.rows.iter().enumerate().filter(|(_, other)| other.example.query == example.query);
+        let same = mined.iter().enumerate().filter(|(_, other)| other.example.query == example.query);
         if same.into_iter().all(|(j, _)| known.contains(&j)) && example.negatives.len() == 5 {
             let found: Vec<_> = example.negatives.iter().map(|text| pool.row(TextId::of(text)).unwrap()).collect();
             assert_eq!(found, rows_of(&golden["rules"]["st_margin"][i]), "query {i}");
@@ -120,12 +123,12 @@ fn by_scores(
     review: &Review,
     settings: &MineSettings,
     said: &dyn Progress,
-) -> Mined {
+) -> Done {
     let queries = Vectors::new(vec![1.0; rows.len()], 1);
     let passages = Vectors::new(texts.iter().map(|(_, score)| *score).collect(), 1);
-    let made = MadeVectors { queries, queries_path: "q".into(), passages: in_a_file(&passages) };
-    let pool = texts.iter().map(|(text, _)| text.to_string()).collect();
-    mine::<Cpu>(VectorSource::Made(made), rows, Some(pool), review, settings, said).unwrap()
+    let made = MadeVectors { queries: in_a_file("q.npy", &queries), passages: in_a_file("p.npy", &passages) };
+    let pool = StoredPool::new(texts.iter().map(|(text, _)| text)).unwrap();
+    Done::of(mine::<Cpu>(VectorSource::Made(made), &rows, Some(pool), Some(review), settings, said).unwrap())
 }
 
 const TEXTS: [(&str, f32); 7] = [
@@ -148,8 +151,8 @@ fn the_margin_is_below_the_lowest_positive_of_all_rows_of_the_query() {
         assert_eq!(mined.scores[row.example.line - 1].positives, [positive]);
     }
     assert_eq!(mined.scores[0].negatives, [0.56, 0.5, 0.2]);
-    assert_eq!(mined.suspects.len(), 1, "the rows of one query have the same suspects");
-    let suspect = &mined.suspects[0];
+    assert_eq!(mined.chosen.suspects.len(), 1, "the rows of one query have the same suspects");
+    let suspect = &mined.chosen.suspects[0];
     assert_eq!((suspect.passage.as_str(), suspect.positive_score), ("near", Some(0.6)));
     assert_eq!(suspect.reason, Reason::RelativeMargin);
 }
@@ -181,7 +184,7 @@ fn survivors_are_passed_over_after_all_limits_and_ragged_rows_are_said() {
     let filled = Rule { fill_up: true, ..settings.rule.clone() };
     let mined = by_scores(rows(), &TEXTS, &Review::default(), &MineSettings { rule: filled, ..settings }, &Silent);
     assert_eq!(mined.rows[0].example.negatives, ["hard", "easy", "harder"]);
-    assert_eq!((mined.n_random_negatives, mined.n_rows_short), (1, 0));
+    assert_eq!((mined.chosen.n_random_negatives, mined.chosen.n_rows_short), (1, 0));
 }
 
 #[test]
@@ -208,7 +211,7 @@ fn near_duplicates_of_any_positive_are_left_out_whatever_their_score() {
     let settings = Preset::NvRetriever.settings();
     let mined = by_scores(vec![row("q", &[positive], 1)], &texts, &Review::default(), &settings, &Silent);
     assert_eq!(mined.rows[0].example.negatives, [texts[3].0]);
-    assert_eq!(mined.n_suspects[0], (Reason::NearDuplicate, 2));
+    assert_eq!(mined.chosen.n_suspects, [2, 0, 0, 0], "the first reason");
     let keep = Rule { exclude_near_duplicates: false, ..settings.rule.clone() };
     let keep = MineSettings { rule: keep, ..settings };
     let mined = by_scores(vec![row("q", &[positive], 1)], &texts, &Review::default(), &keep, &Silent);
@@ -226,7 +229,7 @@ fn what_the_review_says_is_followed_and_kept() {
     let mut review = Review::read(&path).unwrap();
     let mined = mine(&review);
     assert_eq!(mined.rows[0].example.negatives, ["d", "e", "f"]);
-    assert_eq!(review.add(&mined.suspects), 3);
+    assert_eq!(review.add(&mined.chosen.suspects), 3);
     review.write(&path).unwrap();
     let written = std::fs::read_to_string(&path).unwrap();
     let first =
@@ -240,8 +243,8 @@ fn what_the_review_says_is_followed_and_kept() {
     let mined = mine(&review);
     assert_eq!(mined.rows[0].example.positives, ["right", "a"]);
     assert_eq!(mined.rows[0].example.negatives, ["b", "d", "e"]);
-    assert!(mined.rows_with_new_positives.contains(&0));
-    assert_eq!(review.add(&mined.suspects), 0, "what was there stays as it was");
+    assert!(mined.has_new_positives[0]);
+    assert_eq!(review.add(&mined.chosen.suspects), 0, "what was there stays as it was");
     review.write(&path).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), edited);
 
@@ -257,16 +260,15 @@ fn what_the_review_says_is_followed_and_kept() {
 
 #[test]
 fn words_alone_rank_score_and_limit() {
-    let rows = || vec![row("split a pdf file", &["split a pdf file or join two"], 1)];
+    let rows = vec![row("split a pdf file", &["split a pdf file or join two"], 1)];
     let texts = ["split a pdf file or join two", "view a big old file", "split wood", "play music"];
-    let pool = || Some(texts.map(String::from).to_vec());
     let settings = MineSettings { ranking: Ranking::Bm25, ..Preset::NvRetriever.settings() };
     let mine = |settings: &MineSettings| {
-        mine::<Cpu>(VectorSource::Nowhere, rows(), pool(), &Review::default(), settings, &Silent)
+        mine::<Cpu>(VectorSource::Nowhere, &rows, Some(StoredPool::new(texts)?), None, settings, &Silent).map(Done::of)
     };
     let mined = mine(&settings).unwrap();
     assert_eq!(mined.rows[0].example.negatives, ["view a big old file", "split wood"]);
     assert!(mined.scores[0].positives[0] > mined.scores[0].negatives[0]);
-    let error = mine(&MineSettings { ranking: Ranking::Hybrid, ..settings }).unwrap_err();
+    let error = mine(&MineSettings { ranking: Ranking::Hybrid, ..settings }).err().unwrap();
     assert!(error.to_string().starts_with("`--model_name_or_path` is missing"), "{error}");
 }

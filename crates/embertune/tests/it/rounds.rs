@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 
-use embertune::data::{read_examples, read_pool, read_rows};
-use embertune::mine::{MineSettings, Preset, Review, VectorSource, mine};
+use embertune::data::{StoredPool, read_examples, read_pool, read_rows};
+use embertune::mine::{MineSettings, Preset, VectorSource, mine};
 use embertune::progress::Silent;
 use embertune::train::{AdaptationSettings, BatchSampler, RemineEvery, Resume, Steps, TrainSettings};
 
+use crate::mining::Done;
 use crate::said::Said;
 use crate::training::{Job, load, weights, words};
 
@@ -46,9 +47,9 @@ fn a_round_is_what_mine_does_with_the_checkpoint_of_its_step() {
         let rows = read_rows(&job.settings.train_data, &Silent).unwrap();
         let pool = read_pool(job.settings.candidate_pool.as_deref().unwrap(), &Silent).unwrap();
         let settings = MineSettings { n_negatives: 4, ..Preset::SentenceTransformers.settings() };
-        let mined =
-            mine(VectorSource::Model(&model), rows, Some(pool), &Review::default(), &settings, &Silent).unwrap();
-        let expected: Vec<_> = mined.rows.into_iter().map(|row| row.example.negatives).collect();
+        let pool = StoredPool::new(pool).unwrap();
+        let mined = mine(VectorSource::Model(&model), &rows, Some(pool), None, &settings, &Silent).unwrap();
+        let expected: Vec<_> = Done::of(mined).rows.into_iter().map(|row| row.example.negatives).collect();
         assert!(expected.iter().all(|negatives| negatives.len() == 4));
         assert_eq!(negatives(&job, step), expected, "step {step}");
         assert!(said.lines().iter().any(|line| line.contains(&format!("mined again after step {step}, among 60"))));

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use embertune::comm::{Alone, Communicator};
-use embertune::data::{Example, Pool, Row};
+use embertune::data::{Example, Pool, Row, StoredPool};
 use embertune::embed::Vectors;
 use embertune::embed::cache::{Embedding, VectorCache};
 use embertune::eval::similarity::{ScoredPair, Triplet, evaluate_pairs, evaluate_triplets};
 use embertune::eval::{Rankings, TestSet, queries_of, retrieve};
 use embertune::mine::output::{Shape, write};
-use embertune::mine::{MadeVectors, MineSettings, Preset, Ranking, Review, VectorSource, mine};
+use embertune::mine::{MadeVectors, MineSettings, Preset, Ranking, VectorSource, mine};
 use embertune::model::{EmbeddingModel, Overrides};
 use embertune::progress::Silent;
 use embertune::text::Role;
@@ -130,8 +130,8 @@ fn check_mined(expected: &[u8], mine: impl Fn(&ThreadRank) -> Vec<u8> + Sync) {
 
 /// What `mine` writes on `ranks`.
 fn mined(source: VectorSource<'_, Cpu>, ranks: &dyn Communicator, settings: &MineSettings) -> Vec<u8> {
-    let pool = texts(60);
-    let mined = mine(source.among(ranks), rows(), Some(pool), &Review::default(), settings, &Silent).unwrap();
+    let (rows, pool) = (rows(), StoredPool::new(texts(60)).unwrap());
+    let mined = mine(source.among(ranks), &rows, Some(pool), None, settings, &Silent).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mined.jsonl");
     write(&path, &mined, Shape::Original, settings.n_negatives, &Silent).unwrap();
@@ -162,8 +162,10 @@ fn vectors_of_files_are_searched_by_all_ranks() {
         Vectors::new((0..2 * n).map(value).collect(), 2)
     };
     let settings = MineSettings { n_negatives: 5, scores: false, ..Preset::SentenceTransformers.settings() };
-    let made =
-        || MadeVectors { queries: vectors(14, 3), queries_path: "q.npy".into(), passages: in_a_file(&vectors(60, 50)) };
+    let made = || {
+        let [queries, passages] = [vectors(14, 3), vectors(60, 50)].map(|vectors| in_a_file("v.npy", &vectors));
+        MadeVectors { queries, passages }
+    };
     let expected = mined(VectorSource::Made(made()), &Alone, &settings);
     check_mined(&expected, |ranks| mined(VectorSource::Made(made()), ranks, &settings));
 }
@@ -204,9 +206,9 @@ fn ranks_with_other_texts_or_another_model_are_refused_and_errors_are_said_once(
     let prompt = on_ranks(3, |ranks| with(if ranks.rank() == 1 { &other_prompt } else { &same }, &texts, &ranks));
     let rows_of_other = on_ranks(2, |ranks| {
         let settings = MineSettings { ranking: Ranking::Bm25, ..Preset::SentenceTransformers.settings() };
-        let pool = texts[ranks.rank()..].to_vec();
+        let pool = StoredPool::new(&texts[ranks.rank()..])?;
         let source = VectorSource::<Cpu>::Nowhere.among(&ranks);
-        mine(source, rows(), Some(pool), &Review::default(), &settings, &Silent).map(drop)
+        mine(source, &rows(), Some(pool), None, &settings, &Silent).map(drop)
     });
     for (ended, problem) in [
         (fewer, "rank 2 on cleo: its list of texts or `--batch_size` is not that of rank 0"),
