@@ -32,12 +32,8 @@ pub fn for_each_row(
     match Kind::of(path, "train")? {
         Kind::Beir(folder) => for_each_judged(path, &folder, take),
         Kind::Files(files) => {
-            let mut unseen: Vec<_> = columns.of_rows().collect();
-            let reading = read_all(path, &files, columns, &mut |object, raw| {
-                unseen.retain(|column| !object.fields.contains_key(*column));
-                take(object.into_row(columns), raw)
-            })?;
-            Ok(reading.without(&unseen))
+            let named = columns.of_rows().collect();
+            read_all(path, &files, columns, named, &mut |object, raw| take(object.into_row(columns), raw))
         }
     }
 }
@@ -55,12 +51,8 @@ pub fn for_each_text(
         Kind::Beir(folder) => vec![folder.corpus],
         Kind::Files(files) => files,
     };
-    let mut unseen: Vec<_> = columns.of_texts().collect();
-    let reading = read_all(path, &files, columns, &mut |object, raw| {
-        unseen.retain(|column| !object.fields.contains_key(*column));
-        take(object.into_text(columns), raw)
-    })?;
-    Ok(reading.without(&unseen))
+    let named = columns.of_texts().collect();
+    read_all(path, &files, columns, named, &mut |object, raw| take(object.into_text(columns), raw))
 }
 
 /// Whether `path` can be read more than once, as a pipe can't.
@@ -196,21 +188,27 @@ fn beir_folder(folder: &Path) -> Result<BeirFolder> {
     })
 }
 
+/// `unseen` are columns that the user has named for what is read here.
 fn read_all(
     path: &Path,
     files: &[PathBuf],
     columns: &Columns,
+    mut unseen: Vec<&str>,
     take: &mut dyn FnMut(Object<'_>, Raw<'_>) -> Result<()>,
 ) -> Result<Reading> {
     let mut all: Option<Reading> = None;
     for file in files {
-        let one = for_each_object(file, columns, &mut *take)?;
+        let one = for_each_object(file, columns, |object, raw| {
+            unseen.retain(|column| !object.fields.contains_key(*column));
+            take(object, raw)
+        })?;
         all = Some(match all {
             None => one,
             Some(sum) => Reading { n_rows: sum.n_rows + one.n_rows, ..sum },
         });
     }
     let mut reading = all.unwrap_or_default();
+    reading.unseen = unseen.into_iter().map(String::from).collect();
     if path.is_dir() {
         let names: Vec<_> =
             files.iter().take(3).filter_map(|file| file.file_name()).map(|n| n.to_string_lossy()).collect();

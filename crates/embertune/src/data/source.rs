@@ -79,11 +79,6 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The same, with the columns that no row had.
-    pub fn without(self, unseen: &[&str]) -> Reading {
-        Reading { unseen: unseen.iter().map(|column| column.to_string()).collect(), ..self }
-    }
-
     /// All of it in one line: `CSV, columns query, positive; 8,000 rows`.
     pub fn sentence(&self) -> String {
         let mut columns: Vec<_> = self.columns.iter().take(MAX_NAMED).map(String::as_str).collect();
